@@ -1,0 +1,89 @@
+"""The ``HEADER_SESSIONS_*`` settings as live, typed properties.
+
+Nothing is read at import and nothing is kept, so that ``override_settings`` tells the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, cast
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.utils.module_loading import import_string
+
+
+class Settings:
+    @property
+    def HEADER_SESSIONS_HEADER(self) -> str:
+        """Name of the request and response header that carries the session key."""
+        return getattr(settings, "HEADER_SESSIONS_HEADER", "X-Session-Key")
+
+    @property
+    def HEADER_SESSIONS_COOKIE_PATHS(self) -> Sequence[str]:
+        """Beginnings of paths on which a request without the header uses Django's cookie."""
+        return getattr(settings, "HEADER_SESSIONS_COOKIE_PATHS", ("/admin/",))
+
+    @property
+    def HEADER_SESSIONS_IDLE_TIMEOUT(self) -> int:
+        """Seconds without a request after which a header session is over."""
+        return getattr(settings, "HEADER_SESSIONS_IDLE_TIMEOUT", 1800)
+
+    @property
+    def HEADER_SESSIONS_ABSOLUTE_TIMEOUT(self) -> int | None:
+        """Seconds from creation or sign-in after which it is over in any case; None: never."""
+        return getattr(settings, "HEADER_SESSIONS_ABSOLUTE_TIMEOUT", 43200)
+
+    @property
+    def HEADER_SESSIONS_UNKNOWN(self) -> Literal["reject", "renew"]:
+        """What a key that opens nothing gets: a refusal, or an empty session and a new key."""
+        return getattr(settings, "HEADER_SESSIONS_UNKNOWN", "reject")
+
+    @property
+    def HEADER_SESSIONS_UNKNOWN_STATUS(self) -> int:
+        """Status of the refusal of an unknown key."""
+        return getattr(settings, "HEADER_SESSIONS_UNKNOWN_STATUS", 401)
+
+    @property
+    def HEADER_SESSIONS_MAX_BYTES(self) -> int | None:
+        """Most bytes that the names and values of one session may take; None: no limit."""
+        return getattr(settings, "HEADER_SESSIONS_MAX_BYTES", 65536)
+
+    @property
+    def HEADER_SESSIONS_MAX_PER_USER(self) -> int | None:
+        """Most header sessions one user may have; a sign-in beyond it ends the oldest."""
+        return getattr(settings, "HEADER_SESSIONS_MAX_PER_USER", None)
+
+    @property
+    def HEADER_SESSIONS_RECORD_ORIGIN(self) -> bool:
+        """Whether the IP and a summary of the user agent are kept with a session."""
+        return getattr(settings, "HEADER_SESSIONS_RECORD_ORIGIN", True)
+
+    @property
+    def HEADER_SESSIONS_CLIENT_IP(self) -> Callable[[HttpRequest], str] | None:
+        """What tells a request's IP (set as a dotted path); None: ``REMOTE_ADDR``."""
+        path = getattr(settings, "HEADER_SESSIONS_CLIENT_IP", None)
+        return cast("Callable[[HttpRequest], str]", import_string(path)) if path else None
+
+    @property
+    def HEADER_SESSIONS_ALERT_COUNT(self) -> int | None:
+        """Live sessions above which the alarm is raised; None: never."""
+        return getattr(settings, "HEADER_SESSIONS_ALERT_COUNT", None)
+
+    @property
+    def HEADER_SESSIONS_ALERT_BYTES(self) -> int | None:
+        """Bytes of store memory above which the alarm is raised; None: never."""
+        return getattr(settings, "HEADER_SESSIONS_ALERT_BYTES", None)
+
+    @property
+    def HEADER_SESSIONS_BUCKETS(self) -> int | None:
+        """Parts the sessions of a Redis are split into; None: 1, or 256 on Redis Cluster."""
+        return getattr(settings, "HEADER_SESSIONS_BUCKETS", None)
+
+    @property
+    def HEADER_SESSIONS_SECURE(self) -> bool:
+        """Whether header sessions are refused over plain HTTP."""
+        return getattr(settings, "HEADER_SESSIONS_SECURE", False)
+
+
+conf = Settings()

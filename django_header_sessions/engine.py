@@ -1,0 +1,523 @@
+"""The session engine: Django's session API over a store. ``SESSION_ENGINE`` names this module.
+
+What touches the store is written once, as steps: a generator that yields a verb of the store with
+its arguments, and is sent the answer. ``_run`` and ``_arun`` take it through them, and differ only
+at the ``await``; so ``save`` and ``asave`` cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, TypeVar
+
+from django.conf import settings
+from django.contrib.sessions.backends.base import SessionBase
+from django.dispatch import Signal
+from django.utils import timezone
+
+from . import keys
+from .conf import conf
+from .exceptions import (
+    KeyAlreadySent,
+    SessionEnded,
+    SessionError,
+    SessionSuperseded,
+    SessionUnavailable,
+)
+from .fields import EXPIRY, INT64, USER_ID, Changes, Codec, Fields, added, field_name
+from .keys import SessionKey
+from .origin import Origin
+from .resolvers import COOKIE, HEADER, Transport
+from .signals import session_created, session_ended
+from .stores import get_store
+from .stores.base import Commit, Draft, Expiry, LiveSession, Terms
+
+T = TypeVar("T")
+
+
+class Verb(NamedTuple):
+    """A verb of the store, and what it is told."""
+
+    name: str
+    args: tuple[Any, ...]
+
+
+class Send(NamedTuple):
+    """A signal, and what it says."""
+
+    signal: Signal
+    sender: Any
+    kwargs: dict[str, Any]
+
+
+Steps = Generator[Verb | Send, Any, T]
+
+LONGEST = 100 * 365 * 86400
+"""Seconds that ``set_expiry`` may ask for; what is beyond is cut to it."""
+
+
+class SessionStore(SessionBase):
+    """A session of one transport.
+
+    Without arguments it is a new cookie session, as Django's test client and scripts expect. The
+    middleware says more: the transport, what tells the origin of a session that is created, and
+    the error to raise where none may be.
+    """
+
+    def __init__(
+        self,
+        session_key: str | None = None,
+        *,
+        transport: Transport = COOKIE,
+        origin: Callable[[], Origin] = Origin,
+        refusal: SessionError | None = None,
+    ) -> None:
+        self.transport = transport
+        self.fault: SessionError | None = None
+        """What was learned of the session while the view ran: it ended, it was given a newer key,
+        the store was down. Kept because whoever called may have swallowed the exception."""
+        self.sealed = False
+        """Whether the answer's headers are decided, so that a new key could not be announced."""
+        self.live: LiveSession | None = None
+        """What people may see of the session, as it was opened; None where none was."""
+        self._origin = origin
+        self._refusal = refusal
+        self._expires_in: int | None = None
+        self._user: str | None = None
+        self._opened_key: SessionKey | None = None
+        self._sync = False
+        super().__init__(session_key)
+        self._codec = Codec(self.serializer)
+        self._store = get_store(settings.SESSION_CACHE_ALIAS)
+
+    def _get_session_key(self) -> SessionKey | None:
+        return self.__session_key
+
+    def _set_session_key(self, value: object) -> None:
+        # What is not well formed cannot be a key of ours, so no store is asked for it.
+        self.__session_key = keys.parse(value)
+
+    session_key = property(_get_session_key)
+    _session_key = property(_get_session_key, _set_session_key)
+
+    @property
+    def expires_in(self) -> int | None:
+        """Whole seconds until the session is over if it is not used; None where there is none."""
+        if self.session_key is None or self._expires_in is None:
+            return None
+        return self._expires_in // 1000
+
+    @property
+    def user_id(self) -> str | None:
+        """Who is signed in, as the store knows it."""
+        return self._user
+
+    # Opening.
+
+    def open(self) -> bool:
+        """Open the session whose key was presented; False where there is none.
+
+        From here on the async methods use the sync client too: the loop of an async view inside a
+        WSGI server lives for that view alone, and a connection made in it would die with it.
+        """
+        self._sync = True
+        return self._run(self._open())
+
+    async def aopen(self) -> bool:
+        return await self._arun(self._open())
+
+    def load(self) -> Fields:
+        self._run(self._open())
+        return self._fields
+
+    async def aload(self) -> Fields:
+        await self._arun(self._open())
+        return self._fields
+
+    def _open(self) -> Steps[bool]:
+        key = self.session_key
+        opened = None
+        if key is not None:
+            try:
+                opened = yield Verb("open", (key, self.transport, self._terms()))
+            except SessionSuperseded:
+                # A browser cannot be told to take its newer cookie: to it, the old one is unknown.
+                if self.transport == HEADER:
+                    raise
+        if key is None or opened is None:
+            self._session_key = None
+            self._fields = Fields(self._codec)
+            return False
+        self.live = opened.session
+        self._expires_in, self._user = opened.session.expires_in, opened.session.user
+        self._opened_key = key
+        self._fields = Fields(self._codec, opened.fields, session_id=key.id)
+        return True
+
+    @property
+    def _fields(self) -> Fields:
+        return self._session_cache  # type: ignore[has-type, no-any-return]
+
+    @_fields.setter
+    def _fields(self, fields: Fields) -> None:
+        self._session_cache = fields
+
+    def _loaded(self) -> Steps[Fields]:
+        """The fields, opened first where they were not yet. A session that is gone is an error
+        here: there is something to do to it."""
+        if not hasattr(self, "_session_cache"):
+            key = self.session_key
+            there = yield from self._open()
+            if key is not None and not there:
+                raise SessionEnded(f"Session {key.id} has ended.")
+        return self._fields
+
+    def _get_session(self, no_load: bool = False) -> Fields:
+        self.accessed = True
+        if not hasattr(self, "_session_cache"):
+            if self.session_key is None or no_load:
+                self._fields = Fields(self._codec)
+            else:
+                self._run(self._open())
+        return self._fields
+
+    async def _aget_session(self, no_load: bool = False) -> Fields:
+        self.accessed = True
+        if not hasattr(self, "_session_cache"):
+            if self.session_key is None or no_load:
+                self._fields = Fields(self._codec)
+            else:
+                await self._arun(self._open())
+        return self._fields
+
+    _session = property(_get_session)
+
+    # Changing.
+
+    def clear(self) -> None:
+        """Remove all fields, those that others added meanwhile too."""
+        self._fields = Fields(
+            self._codec, cleared=True, session_id=self.session_key.id if self.session_key else ""
+        )
+        self.accessed = True
+        self.modified = True
+
+    def increment(self, field: str, by: int = 1) -> int:
+        """Raise a counter at once, in one round trip, and return its new value.
+
+        Exact, however many requests do so at the same time; done even if the request fails later.
+        A field that is not there counts from 0. Raises ``TypeError`` where it holds no integer,
+        ``OverflowError`` where the total would not fit 64 bits. Needs Django's JSON serializer.
+        """
+        return self._run(self._increment(field, by))
+
+    async def aincrement(self, field: str, by: int = 1) -> int:
+        return await self._arun(self._increment(field, by))
+
+    def _increment(self, field: str, by: int) -> Steps[int]:
+        if isinstance(by, bool) or not isinstance(by, int):
+            raise TypeError(f"a counter is raised by an int, not by {type(by).__name__}")
+        if by not in INT64:
+            raise OverflowError("a counter is raised by an int of at most 64 bits")
+        if not self._codec.bare:
+            raise TypeError(
+                "Counters need SESSION_SERIALIZER to be Django's JSONSerializer: the store cannot "
+                "count with what another serializer wrote."
+            )
+        self.accessed = True
+        fields, name = (yield from self._loaded()), field_name(field)
+        if self.session_key is None or fields.touched(name):
+            # Assigned here and not stored yet: nobody else can have counted on it.
+            raw = self._codec.encode(fields[name]) if name in fields else None
+            fields[name] = added(name, raw, by)
+            if self.session_key is None:
+                yield from self._create()
+            else:
+                yield from self._commit(
+                    fields.changes() if fields.cleared else fields.changes_of(name)
+                )
+            return int(fields[name])
+        committed = yield from self._commit(Changes(add=(name, by)))
+        fields.counted(name, committed.total)
+        return int(committed.total)
+
+    def set_expiry(self, value: datetime | timedelta | int | None) -> None:
+        """As Django's. On a header session an int is its own idle timeout in seconds, 0 stands for
+        the default one, and a negative value ends the session; the absolute timeout caps all."""
+        super().set_expiry(value)
+
+    def get_session_cookie_age(self) -> int:
+        if self.transport == HEADER:
+            return conf.HEADER_SESSIONS_IDLE_TIMEOUT
+        return super().get_session_cookie_age()
+
+    # Storing.
+
+    def create(self) -> None:
+        """Store a new session under a new key, with the fields that were assigned so far."""
+        self._run(self._create())
+
+    async def acreate(self) -> None:
+        await self._arun(self._create())
+
+    def _create(self) -> Steps[None]:
+        if self._refusal is not None:
+            raise self._refusal
+        self._check_unsealed()
+        if not hasattr(self, "_session_cache"):
+            self._fields = Fields(self._codec)
+        fields = self._fields
+        changes = Changes(set=fields.encoded())
+        Fields(self._codec).check_size(changes, conf.HEADER_SESSIONS_MAX_BYTES)
+        user = self._signed_in_user()
+        draft = Draft(self.transport, changes.set, user, self._expiry(), self._origin())
+        key, self._expires_in = yield Verb("create", (draft, self._terms()))
+        self._session_key, self._opened_key = key, None
+        self._fields.committed(Changes(clear=True, set=changes.set))
+        self._fields.session_id = key.id
+        self.modified = True
+        self.live = None
+        yield Send(session_created, self.transport, {"session_id": key.id})
+        yield from self._signed(user)
+
+    def save(self, must_create: bool = False) -> None:
+        """Send what was assigned and what was changed in place; create the session if it has none.
+
+        Raises ``SessionEnded`` or ``SessionSuperseded`` (Django's ``UpdateError``),
+        ``SessionTooLarge`` or ``SessionUnavailable``.
+        """
+        self._run(self._save(must_create))
+
+    async def asave(self, must_create: bool = False) -> None:
+        await self._arun(self._save(must_create))
+
+    def _save(self, must_create: bool) -> Steps[None]:
+        if must_create or self.session_key is None:
+            if not self._is_over():
+                yield from self._create()
+            elif self.transport == COOKIE:
+                # Django sends a cookie that expired long ago; it needs a value, and no session.
+                self._session_key = keys.make()
+            return
+        fields = yield from self._loaded()
+        if self._is_over():
+            yield from self._end("expiry")
+            return
+        changes = fields.changes()
+        if changes or self.transport == COOKIE:
+            yield from self._commit(changes)
+
+    def _commit(self, changes: Changes) -> Steps[Any]:
+        key, fields = self.session_key, self._fields
+        fields.check_size(changes, conf.HEADER_SESSIONS_MAX_BYTES)
+        user = self._signed_in_user() if _touches(changes, USER_ID) else self._user
+        signed, rotate_to = user != self._user, None
+        if signed and key == self._opened_key:
+            # Whoever knew the key before must not be signed in by it.
+            self._check_unsealed()
+            rotate_to = keys.make(key.id)
+        # Django sets the age of a cookie session anew whenever it saves it.
+        moves = self.transport == COOKIE or _touches(changes, EXPIRY)
+        commit = Commit(changes, signed, user, self._expiry() if moves else None, rotate_to)
+        committed = yield Verb("commit", (key, self.transport, self._terms(), commit))
+        if rotate_to is not None:
+            self._session_key = rotate_to
+        if committed.expires_in is not None:
+            self._expires_in = committed.expires_in
+        if changes.add is None:
+            fields.committed(changes)
+        if signed:
+            yield from self._signed(user)
+        return committed
+
+    def _signed(self, user: str | None) -> Steps[None]:
+        """The store now knows that ``user`` is signed in: end what that makes too many."""
+        changed, self._user = user != self._user, user
+        most = conf.HEADER_SESSIONS_MAX_PER_USER
+        if not changed or user is None or most is None or self.transport != HEADER:
+            return
+        found = yield Verb("of_user", (user,))
+        own = self.session_key.id
+        others = [one.id for one in found if one.transport == HEADER and one.id != own]
+        for session_id in others[: max(len(others) + 1 - most, 0)]:
+            yield from self._end_by_id(session_id, "limit")
+
+    # Rotating and ending.
+
+    def cycle_key(self) -> None:
+        """Give the session a new secret, at once: the old key is dead. Id and data stay."""
+        self._run(self._cycle_key())
+
+    async def acycle_key(self) -> None:
+        await self._arun(self._cycle_key())
+
+    def _cycle_key(self) -> Steps[None]:
+        self.accessed = True
+        yield from self._loaded()
+        key = self.session_key
+        if key is None:
+            yield from self._create()
+            return
+        self._check_unsealed()
+        new = keys.make(key.id)
+        commit = Commit(rotate_to=new, user=self._user)
+        yield Verb("commit", (key, self.transport, self._terms(), commit))
+        self._session_key = new
+        # So that Django's middleware sends the new cookie.
+        self.modified = True
+
+    def flush(self) -> None:
+        """End the session, and go on with an empty one that has no key yet."""
+        self._run(self._flush())
+
+    async def aflush(self) -> None:
+        await self._arun(self._flush())
+
+    def _flush(self) -> Steps[None]:
+        self._check_unsealed()
+        yield from self._end("logout")
+        self.clear()
+        self._session_key = None
+
+    def delete(self, session_key: str | None = None) -> None:
+        """End the session of ``session_key``, or this one, for ever and on whichever transport."""
+        self._run(self._delete(session_key))
+
+    async def adelete(self, session_key: str | None = None) -> None:
+        await self._arun(self._delete(session_key))
+
+    def _delete(self, session_key: str | None) -> Steps[None]:
+        key = self.session_key if session_key is None else keys.parse(session_key)
+        if key is not None:
+            yield from self._end_by_id(key.id, "logout")
+
+    def _end(self, reason: str) -> Steps[None]:
+        if self.session_key is not None:
+            yield from self._end_by_id(self.session_key.id, reason)
+        self._expires_in = self._user = self.live = self._opened_key = None
+        if self.transport == HEADER:
+            self._session_key = None
+
+    def _end_by_id(self, session_id: str, reason: str) -> Steps[None]:
+        if (yield Verb("end", (session_id,))):
+            yield Send(session_ended, type(self), {"session_id": session_id, "reason": reason})
+
+    def exists(self, session_key: str | None) -> bool:
+        """Whether ``session_key`` opens a session, on whichever transport."""
+        return self._run(self._exists(session_key))
+
+    async def aexists(self, session_key: str | None) -> bool:
+        return await self._arun(self._exists(session_key))
+
+    def _exists(self, session_key: str | None) -> Steps[bool]:
+        key = keys.parse(session_key)
+        return key is not None and (yield Verb("exists", (key,)))
+
+    @classmethod
+    def clear_expired(cls) -> None:
+        """Sweep what expired sessions left in the index, in bounded steps."""
+        store = get_store(settings.SESSION_CACHE_ALIAS)
+        while store.sweep():
+            pass
+
+    @classmethod
+    async def aclear_expired(cls) -> None:
+        store = get_store(settings.SESSION_CACHE_ALIAS)
+        while await store.asweep():
+            pass
+
+    # Rules.
+
+    def _terms(self) -> Terms:
+        if self.transport == COOKIE:
+            return Terms(settings.SESSION_COOKIE_AGE * 1000, None)
+        absolute = conf.HEADER_SESSIONS_ABSOLUTE_TIMEOUT
+        idle = conf.HEADER_SESSIONS_IDLE_TIMEOUT
+        return Terms(idle * 1000, None if absolute is None else absolute * 1000)
+
+    def _expiry(self) -> Expiry | None:
+        """The lifetime that ``set_expiry`` asked for, or a cookie's age."""
+        value = self._fields.get(EXPIRY)
+        if self.transport == COOKIE:
+            return Expiry("deadline", _ms(self.get_expiry_age(expiry=value)))
+        if not value:
+            return Expiry("default")
+        if isinstance(value, int | float):
+            return Expiry("idle", _ms(value))
+        return Expiry("deadline", _ms_until(value))
+
+    def _is_over(self) -> bool:
+        """Whether ``set_expiry`` asked for a lifetime that is over already."""
+        value = self._fields.get(EXPIRY) if hasattr(self, "_session_cache") else None
+        if not value:
+            return False
+        return (value if isinstance(value, int | float) else _ms_until(value)) <= 0
+
+    def _signed_in_user(self) -> str | None:
+        user = self._fields.get(USER_ID)
+        return None if user is None else str(user)
+
+    def _check_unsealed(self) -> None:
+        if self.sealed:
+            raise KeyAlreadySent(
+                "The session's key cannot change any more: the headers of the answer were sent. "
+                "Sign in and out, and write to a new session, before the body is streamed."
+            )
+
+    # Doing.
+
+    def _run(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    if isinstance(step, Send):
+                        answer = step.signal.send(step.sender, **step.kwargs)
+                    else:
+                        answer = getattr(self._store, step.name)(*step.args)
+                except SessionError as error:
+                    step = steps.throw(self._learn(error))
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+    async def _arun(self, steps: Steps[T]) -> T:
+        if self._sync:
+            return self._run(steps)
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    if isinstance(step, Send):
+                        answer = await step.signal.asend(step.sender, **step.kwargs)
+                    else:
+                        answer = await getattr(self._store, "a" + step.name)(*step.args)
+                except SessionError as error:
+                    step = steps.throw(self._learn(error))
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+    def _learn(self, error: SessionError) -> SessionError:
+        # That a cookie session is gone is Django's business: an UpdateError, if anything.
+        if self.transport == HEADER or isinstance(error, SessionUnavailable):
+            self.fault = error
+        return error
+
+
+def _touches(changes: Changes, name: str) -> bool:
+    return changes.clear or name in changes.set or name in changes.delete
+
+
+def _ms(seconds: float) -> int:
+    # Lua counts in doubles, so no lifetime is longer than they can tell to the millisecond.
+    return int(min(seconds, LONGEST) * 1000)
+
+
+def _ms_until(moment: datetime | str) -> int:
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    return int((moment - timezone.now()) / timedelta(milliseconds=1))

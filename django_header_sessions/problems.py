@@ -1,0 +1,110 @@
+"""What a client is told when its session cannot be had: problem documents (RFC 9457)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils.cache import patch_vary_headers
+from django.utils.html import format_html
+
+from .conf import conf
+
+URN = "urn:django-header-sessions:"
+CONTENT_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One row of the table of answers; ``name`` ends its ``type``, a stable URN."""
+
+    name: str
+    status: int
+    title: str
+    detail: str
+    retry_after: int | None = None
+
+
+MALFORMED: Final = Problem(
+    "malformed",
+    400,
+    "The session header is malformed.",
+    'Send the session key once, exactly as it was announced, or "new" to start without one.',
+)
+UNKNOWN: Final = Problem(
+    "unknown",
+    401,
+    "There is no such session.",
+    "The session has expired, was ended, or was never issued. Start a new one.",
+)
+SUPERSEDED: Final = Problem(
+    "superseded",
+    409,
+    "This session key was replaced.",
+    "The session lives on under a newer key. Use the one that was announced last.",
+)
+ENDED: Final = Problem(
+    "ended",
+    401,
+    "The session ended while the request was served.",
+    "The changes of this request were not kept. Start a new session.",
+)
+TOO_LARGE: Final = Problem(
+    "too-large",
+    413,
+    "The session would become too large.",
+    "The changes of this request were not kept; the session is as it was.",
+)
+UNAVAILABLE: Final = Problem(
+    "unavailable",
+    503,
+    "Sessions cannot be reached at the moment.",
+    "Keep the session key and try again.",
+    retry_after=1,
+)
+INSECURE: Final = Problem(
+    "insecure",
+    403,
+    "Sessions are served over HTTPS only.",
+    "Repeat the request over HTTPS; consider a key that was sent over plain HTTP stolen.",
+)
+
+
+def respond(
+    request: HttpRequest, problem: Problem, *, executed: bool, html: bool = False
+) -> HttpResponse:
+    """The answer to ``request``. ``executed`` tells whether the view ran, so that a client knows
+    if it may repeat; ``html`` offers a plain page to a client that accepts one."""
+    status = conf.HEADER_SESSIONS_UNKNOWN_STATUS if problem is UNKNOWN else problem.status
+    response: HttpResponse
+    if html and request.accepts("text/html"):
+        response = HttpResponse(
+            format_html(
+                "<!doctype html><title>{0}</title><h1>{0}</h1><p>{1}</p>",
+                problem.title,
+                problem.detail,
+            ),
+            status=status,
+        )
+    else:
+        response = JsonResponse(
+            {
+                "type": URN + problem.name,
+                "title": problem.title,
+                "status": status,
+                "detail": problem.detail,
+                "executed": executed,
+            },
+            status=status,
+            content_type=CONTENT_TYPE,
+        )
+    response["Cache-Control"] = "no-store"
+    patch_vary_headers(response, (conf.HEADER_SESSIONS_HEADER,))
+    if html:
+        patch_vary_headers(response, ("Accept", "Cookie"))
+    if status == 401:
+        response["WWW-Authenticate"] = "Session"
+    if problem.retry_after is not None:
+        response["Retry-After"] = str(problem.retry_after)
+    return response

@@ -1,0 +1,15 @@
+"""Signals of a session's life. Receivers get the session's id, never its key.
+
+The sender is the transport, ``"header"`` or ``"cookie"``, of a session that was created, and the
+class or module that ended one.
+"""
+
+from django.dispatch import Signal
+
+session_created = Signal()
+"""Sent after a session was stored for the first time, with ``session_id``."""
+
+session_ended = Signal()
+"""Sent after a session was ended, with ``session_id`` and ``reason``: ``"logout"``, ``"limit"``,
+``"expiry"`` (set to end at once), or what the caller of the registry gave. A session that idles
+out makes no sound."""

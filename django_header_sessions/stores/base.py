@@ -1,0 +1,236 @@
+"""The contract of a store: its verbs, their edges, and the values they exchange.
+
+A store answers *there*, *not there*, or raises ``SessionUnavailable``; it never mistakes one for
+another. Times are judged by the store's own clock: ages go in as durations in milliseconds, and
+moments come out as the store saw them. Every verb has an async twin, named with a leading ``a``,
+that differs in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from ..fields import Changes
+from ..keys import SessionKey
+from ..origin import Origin
+
+GRAIN = 60_000
+"""Most milliseconds that "last seen" lags behind: a session that is used all the time is written
+once in this time, or in 1/32 of its idle timeout where that is shorter. It lives at most this
+much longer than its idle timeout."""
+
+CREATE_TRIES = 3
+"""Ids drawn before a creation gives up. One in 2^77 is taken; more than one taken is no chance."""
+
+
+def grain(idle: int) -> int:
+    """Milliseconds that a session of this idle timeout may be used without being written."""
+    return min(GRAIN, idle // 32)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How long sessions live by default, in milliseconds."""
+
+    idle: int
+    absolute: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """A lifetime of a session's own, in milliseconds: an idle timeout, or a deadline from now.
+    ``default`` gives the session back to its terms."""
+
+    kind: Literal["default", "idle", "deadline"]
+    ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A session that is to be created."""
+
+    transport: str
+    fields: dict[str, bytes]
+    user: str | None = None
+    expiry: Expiry | None = None
+    origin: Origin = field(default_factory=Origin)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one commit does, all of it or nothing.
+
+    ``signed`` is whether the user changes, to ``user``; a sign-in restarts the absolute timeout.
+    """
+
+    changes: Changes = field(default_factory=Changes)
+    signed: bool = False
+    user: str | None = None
+    expiry: Expiry | None = None
+    rotate_to: SessionKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session that was there when it was asked for."""
+
+    fields: dict[str, bytes]
+    session: LiveSession
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """``expires_in`` is in milliseconds, None where the commit did not move it; ``total`` is the
+    counter that was added to."""
+
+    expires_in: int | None = None
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSession:
+    """What people may see of a session. Opens nothing.
+
+    Moments are milliseconds since 1970 by the store's clock.
+    """
+
+    id: str
+    transport: str
+    user: str | None
+    created_ms: int
+    last_seen_ms: int
+    expires_ms: int
+    expires_in: int
+    """Milliseconds, at the moment the store was asked, until it is over if it is not used."""
+    ip: str = ""
+    user_agent: str = ""
+
+    @property
+    def created(self) -> datetime:
+        """When it was stored first."""
+        return _moment(self.created_ms)
+
+    @property
+    def last_seen(self) -> datetime:
+        """When it was used last, to within a grain."""
+        return _moment(self.last_seen_ms)
+
+    @property
+    def expires(self) -> datetime:
+        """The end of its idle timeout or its deadline, whichever is sooner."""
+        return _moment(self.expires_ms)
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a page of the list ended."""
+
+    expires: int
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some live sessions, latest to expire first; ``next`` is None on the last page."""
+
+    sessions: list[LiveSession]
+    next: Cursor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the list can be filtered by without looking at a session."""
+
+    transport: str
+    signed_in: bool
+
+
+class Store(Protocol):
+    """What holds the sessions of one cache alias."""
+
+    lists: bool
+    """Whether the listing verbs work; where not, they raise ``ListingNotSupported``."""
+
+    def open(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None:
+        """The session of ``key``, its idle timeout begun anew; one round trip.
+
+        None where there is none: never issued, ended, expired, or made on another transport.
+        Raises ``SessionSuperseded`` where the key was good until a rotation (one of the last
+        four). An open that cannot write because memory is full still answers.
+        """
+
+    async def aopen(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None: ...
+
+    def create(self, draft: Draft, terms: Terms) -> tuple[SessionKey, int]:
+        """Store a new session; its key, and the milliseconds until it expires; one round trip."""
+
+    async def acreate(self, draft: Draft, terms: Terms) -> tuple[SessionKey, int]: ...
+
+    def commit(self, key: SessionKey, transport: str, terms: Terms, commit: Commit) -> Committed:
+        """Make the changes of ``commit`` and no others; one round trip.
+
+        Raises ``SessionEnded`` or ``SessionSuperseded``, and then nothing was changed; likewise
+        ``TypeError`` where the counter holds no integer, ``OverflowError`` beyond 64 bits.
+        """
+
+    async def acommit(
+        self, key: SessionKey, transport: str, terms: Terms, commit: Commit
+    ) -> Committed: ...
+
+    def end(self, session_id: str) -> bool:
+        """End the session for ever, whatever its key is by now; one round trip.
+
+        False where there was none, which is not an error.
+        """
+
+    async def aend(self, session_id: str) -> bool: ...
+
+    def exists(self, key: SessionKey) -> bool:
+        """Whether ``key`` opens a session, on whichever transport. Does not count as use."""
+
+    async def aexists(self, key: SessionKey) -> bool: ...
+
+    def get(self, session_id: str) -> Opened | None:
+        """One session by its id, with its fields; None where there is none. Not a use of it."""
+
+    async def aget(self, session_id: str) -> Opened | None: ...
+
+    def count(self) -> dict[Kind, int]:
+        """How many live sessions there are of each kind."""
+
+    async def acount(self) -> dict[Kind, int]: ...
+
+    def page(self, limit: int, after: Cursor | None = None, kinds: Collection[Kind] = ()) -> Page:
+        """At most ``limit`` live sessions behind ``after``, of some kinds (none named: of all).
+
+        A page may hold fewer than ``limit`` and still have a next one.
+        """
+
+    async def apage(
+        self, limit: int, after: Cursor | None = None, kinds: Collection[Kind] = ()
+    ) -> Page: ...
+
+    def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
+        """The live sessions of a user, oldest first, at most ``limit`` of them."""
+
+    async def aof_user(self, user: str, limit: int = 1000) -> list[LiveSession]: ...
+
+    def sweep(self, limit: int = 200) -> int:
+        """Drop index entries of sessions that expired, at most about ``limit``; how many were.
+
+        Zero means that none are left. Nothing depends on it but memory.
+        """
+
+    async def asweep(self, limit: int = 200) -> int: ...
+
+
+KINDS = tuple(
+    Kind(transport, signed_in) for transport in ("cookie", "header") for signed_in in (False, True)
+)

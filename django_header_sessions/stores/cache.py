@@ -1,0 +1,321 @@
+"""Sessions in any Django cache that is neither Redis nor LocMem.
+
+Such a cache promises no more than Django's cache API, so this store promises less than the
+others: it lists nothing; a verb takes several round trips; values go through the cache's own
+serialiser; and changes are merged under a lock made with ``cache.add``. That lock expires after
+``LEASE`` seconds, so that a server which died does not lock a session for ever, and it is no
+fence: a server that stalled for longer while it held the lock may undo what others did meanwhile.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.core.cache import BaseCache, caches
+from django.db import DatabaseError, InterfaceError
+
+from ..conf import conf
+from ..exceptions import (
+    ListingNotSupported,
+    SessionEnded,
+    SessionSuperseded,
+    SessionUnavailable,
+)
+from ..fields import added
+from ..keys import SessionKey, make
+from ..origin import Origin
+from .base import (
+    CREATE_TRIES,
+    Commit,
+    Committed,
+    Cursor,
+    Draft,
+    Expiry,
+    Kind,
+    LiveSession,
+    Opened,
+    Page,
+    Terms,
+    grain,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LEASE = 10
+"""Seconds after which a lock is taken from whoever holds it, and after which a waiter gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One session as it lies in the cache. Moments are milliseconds since 1970."""
+
+    secret_hash: bytes = field(repr=False)
+    transport: str
+    created: int
+    last_seen: int
+    deadline: int | None
+    previous: tuple[bytes, ...] = field(default=(), repr=False)
+    own_idle: int | None = None
+    own_deadline: int | None = None
+    user: str | None = None
+    origin: Origin = field(default_factory=Origin)
+    fields: dict[str, bytes] = field(default_factory=dict)
+
+    def lifetime(self, now: int, idle: int) -> tuple[int, int]:
+        """When it is over if it is used now and not again, and when its entry expires, which is
+        up to a grain later since not every use is written."""
+        idle = self.own_idle or idle
+        over = now + idle if self.own_deadline is None else self.own_deadline
+        gone = over + grain(idle) if self.own_deadline is None else over
+        deadline = gone if self.deadline is None else self.deadline
+        return min(over, deadline), min(gone, deadline)
+
+    def expiring(self, expiry: Expiry | None, now: int) -> Record:
+        """The same with another lifetime of its own."""
+        if expiry is None:
+            return self
+        return replace(
+            self,
+            own_idle=expiry.ms if expiry.kind == "idle" else None,
+            own_deadline=now + expiry.ms if expiry.kind == "deadline" else None,
+        )
+
+    def check(self, key: SessionKey) -> None:
+        """Raises where ``key`` is not the one this session expects now."""
+        if not secrets.compare_digest(self.secret_hash, key.secret_hash):
+            if key.secret_hash in self.previous:
+                raise SessionSuperseded(f"Session {key.id} was given a newer key.")
+            raise SessionEnded(f"Session {key.id} has ended.")
+
+
+class CacheStore:
+    """Keeps the sessions of one alias by reading, merging and writing under a lock."""
+
+    lists = False
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+
+    def open(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None:
+        record = self._read(key.id)
+        now = _now()
+        if record is not None and now - record.last_seen >= grain(record.own_idle or terms.idle):
+            with self._locked(key.id):
+                record = self._read(key.id)
+                if record is not None and _opens(record, key, transport):
+                    record = replace(record, last_seen=now)
+                    self._write(key.id, record, now, terms.idle)
+        if record is None or not _opens(record, key, transport):
+            return None
+        return Opened(dict(record.fields), _live(key.id, record, now, now, terms.idle))
+
+    def create(self, draft: Draft, terms: Terms) -> tuple[SessionKey, int]:
+        for _ in range(CREATE_TRIES):
+            key, now = make(), _now()
+            record = Record(
+                key.secret_hash,
+                draft.transport,
+                created=now,
+                last_seen=now,
+                deadline=None if terms.absolute is None else now + terms.absolute,
+                user=draft.user,
+                origin=draft.origin,
+                fields=draft.fields,
+            ).expiring(draft.expiry, now)
+            if self._write(key.id, record, now, terms.idle, new=True):
+                return key, record.lifetime(now, terms.idle)[0] - now
+        raise SessionUnavailable(f"No free session id was drawn in {CREATE_TRIES} tries.")
+
+    def commit(self, key: SessionKey, transport: str, terms: Terms, commit: Commit) -> Committed:
+        with self._locked(key.id):
+            record, now = self._read(key.id), _now()
+            if record is None or record.transport != transport:
+                raise SessionEnded(f"Session {key.id} has ended.")
+            record.check(key)
+
+            after = replace(record, fields=commit.changes.applied_to(record.fields))
+            if commit.rotate_to is not None:
+                previous = (record.secret_hash, *record.previous)[:4]
+                after = replace(after, secret_hash=commit.rotate_to.secret_hash, previous=previous)
+            if commit.signed:
+                deadline = record.deadline
+                if commit.user is not None:
+                    deadline = None if terms.absolute is None else now + terms.absolute
+                after = replace(after, user=commit.user, deadline=deadline)
+            moved = commit.signed or commit.expiry is not None
+            if moved:
+                after = replace(after.expiring(commit.expiry, now), last_seen=now)
+            self._write(key.id, after, after.last_seen, terms.idle)
+
+        over, _ = after.lifetime(now, terms.idle)
+        add = commit.changes.add
+        return Committed(over - now if moved else None, int(after.fields[add[0]]) if add else None)
+
+    def end(self, session_id: str) -> bool:
+        with self._locked(session_id):
+            return self._delete(session_id)
+
+    def exists(self, key: SessionKey) -> bool:
+        record = self._read(key.id)
+        return record is not None and secrets.compare_digest(record.secret_hash, key.secret_hash)
+
+    def get(self, session_id: str) -> Opened | None:
+        record = self._read(session_id)
+        if record is None:
+            return None
+        return Opened(dict(record.fields), self._seen(session_id, record))
+
+    def count(self) -> dict[Kind, int]:
+        self._no_list()
+
+    def page(self, limit: int, after: Cursor | None = None, kinds: Collection[Kind] = ()) -> Page:
+        self._no_list()
+
+    def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
+        self._no_list()
+
+    def sweep(self, limit: int = 200) -> int:
+        return 0
+
+    # The async twins: one thread hop around the sync verb.
+
+    async def aopen(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None:
+        return await _in_thread(self.open, key, transport, terms)
+
+    async def acreate(self, draft: Draft, terms: Terms) -> tuple[SessionKey, int]:
+        return await _in_thread(self.create, draft, terms)
+
+    async def acommit(
+        self, key: SessionKey, transport: str, terms: Terms, commit: Commit
+    ) -> Committed:
+        return await _in_thread(self.commit, key, transport, terms, commit)
+
+    async def aend(self, session_id: str) -> bool:
+        return await _in_thread(self.end, session_id)
+
+    async def aexists(self, key: SessionKey) -> bool:
+        return await _in_thread(self.exists, key)
+
+    async def aget(self, session_id: str) -> Opened | None:
+        return await _in_thread(self.get, session_id)
+
+    async def acount(self) -> dict[Kind, int]:
+        return await _in_thread(self.count)
+
+    async def apage(
+        self, limit: int, after: Cursor | None = None, kinds: Collection[Kind] = ()
+    ) -> Page:
+        return await _in_thread(self.page, limit, after, kinds)
+
+    async def aof_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
+        return await _in_thread(self.of_user, user, limit)
+
+    async def asweep(self, limit: int = 200) -> int:
+        return await _in_thread(self.sweep, limit)
+
+    # What LocMem does otherwise.
+
+    @property
+    def _cache(self) -> BaseCache:
+        # Asked for each time: Django keeps one a thread, as not every client bears sharing.
+        return caches[self.alias]
+
+    def _read(self, session_id: str) -> Record | None:
+        record: Record | None = _asking(self._cache.get, _key(session_id))
+        return record
+
+    def _write(
+        self, session_id: str, record: Record, seen: int, idle: int, *, new: bool = False
+    ) -> bool:
+        """Store a session that was last used at ``seen``; False where ``new`` and it was there."""
+        _, gone = record.lifetime(seen, idle)
+        write: Callable[..., Any] = self._cache.add if new else self._cache.set
+        written = _asking(write, _key(session_id), record, (gone - _now()) / 1000)
+        return bool(written) or not new
+
+    def _delete(self, session_id: str) -> bool:
+        return bool(_asking(self._cache.delete, _key(session_id)))
+
+    def _locked(self, session_id: str) -> AbstractContextManager[None]:
+        return _cache_lock(self._cache, f"hs:l:{session_id}")
+
+    def _seen(self, session_id: str, record: Record) -> LiveSession:
+        idle = conf.HEADER_SESSIONS_IDLE_TIMEOUT * 1000
+        return _live(session_id, record, record.last_seen, _now(), idle)
+
+    def _no_list(self) -> NoReturn:
+        raise ListingNotSupported(
+            f"The cache {self.alias!r} cannot list its sessions. To see and to end sessions, put "
+            "SESSION_CACHE_ALIAS on Redis, or on LocMemCache where there is one process."
+        )
+
+
+@contextmanager
+def _cache_lock(cache: BaseCache, name: str) -> Iterator[None]:
+    token = secrets.token_hex(8)
+    give_up = time.monotonic() + LEASE
+    pause = 0.001
+    while not _asking(cache.add, name, token, LEASE):
+        if time.monotonic() > give_up:
+            raise SessionUnavailable(f"The lock {name} could not be had in {LEASE} seconds.")
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+    try:
+        yield
+    finally:
+        if _asking(cache.get, name) == token:
+            _asking(cache.delete, name)
+
+
+def _asking(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Django names no exception for a cache that cannot be reached; these are what its memcached,
+    file and database backends raise."""
+    try:
+        return ask(*args, **kwargs)
+    except (OSError, DatabaseError, InterfaceError) as error:
+        raise SessionUnavailable(f"The session cache cannot be used: {error}") from error
+
+
+async def _in_thread(verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await sync_to_async(partial(verb, *args, **kwargs))()
+
+
+def _opens(record: Record, key: SessionKey, transport: str) -> bool:
+    if record.transport != transport:
+        return False
+    try:
+        record.check(key)
+    except SessionEnded:
+        return False
+    return True
+
+
+def _live(session_id: str, record: Record, seen: int, now: int, idle: int) -> LiveSession:
+    over, _ = record.lifetime(seen, idle)
+    return LiveSession(
+        id=session_id,
+        transport=record.transport,
+        user=record.user,
+        created_ms=record.created,
+        last_seen_ms=record.last_seen,
+        expires_ms=over,
+        expires_in=max(over - now, 0),
+        ip=record.origin.ip,
+        user_agent=record.origin.user_agent,
+    )
+
+
+def _key(session_id: str) -> str:
+    return f"hs:s:{session_id}"
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

