@@ -25,7 +25,8 @@ AMBIENT_HEADERS = frozenset(
     content-length content-type cookie cookie2 date dnt downlink dpr ect expect host
     if-modified-since if-none-match keep-alive origin pragma priority range referer rtt save-data
     te trailer transfer-encoding upgrade upgrade-insecure-requests user-agent via
-    viewport-width width x-forwarded-for x-forwarded-host x-forwarded-proto x-requested-with""".split()
+    viewport-width width x-forwarded-for x-forwarded-host x-forwarded-proto
+    x-requested-with""".split()
 )
 
 Checker = Callable[[], Iterator[CheckMessage]]
@@ -175,7 +176,7 @@ def check_cache() -> Iterator[CheckMessage]:
         )
         return
     config = settings.CACHES[alias]
-    backend = config["BACKEND"]
+    backend = str(config["BACKEND"])
     if _subclasses(backend, "django.core.cache.backends.dummy.DummyCache"):
         yield Error(
             f"The cache {alias!r} is a DummyCache, which keeps no session.",

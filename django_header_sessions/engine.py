@@ -127,11 +127,11 @@ class SessionStore(SessionBase):
     async def aopen(self) -> bool:
         return await self._arun(self._open())
 
-    def load(self) -> Fields:
+    def load(self) -> Fields:  # type: ignore[override]
         self._run(self._open())
         return self._fields
 
-    async def aload(self) -> Fields:
+    async def aload(self) -> Fields:  # type: ignore[override]
         await self._arun(self._open())
         return self._fields
 
@@ -157,7 +157,7 @@ class SessionStore(SessionBase):
 
     @property
     def _fields(self) -> Fields:
-        return self._session_cache  # type: ignore[has-type, no-any-return]
+        return self._session_cache
 
     @_fields.setter
     def _fields(self, fields: Fields) -> None:

@@ -67,7 +67,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
 
         response = cast("HttpResponseBase", self.get_response(request))
 
-        session = request.session
+        session = cast("Any", request.session)  # ours, or what a view put in its place
         if transport_of(session) == COOKIE:
             return self._close_cookie(request, response)
         fault = session.fault
@@ -94,7 +94,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
 
         response = await cast("Awaitable[HttpResponseBase]", self.get_response(request))
 
-        session = request.session
+        session = cast("Any", request.session)
         if transport_of(session) == COOKIE:
             return await sync_to_async(self._close_cookie)(request, response)
         fault = session.fault
@@ -126,7 +126,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
             request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
         if claim.transport == COOKIE:
             return self.SessionStore(claim.key)
-        return self.SessionStore(
+        return cast("Any", self.SessionStore)(
             claim.key,
             transport=HEADER,
             origin=lambda: recorded_origin(request),
@@ -139,7 +139,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
         fault = getattr(session, "fault", None)
         if fault is None:
             try:
-                response = self.process_response(request, response)
+                response = self.process_response(request, cast("HttpResponse", response))
             except (SessionUnavailable, SessionTooLarge) as error:
                 fault = error
         if fault is not None:

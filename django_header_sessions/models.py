@@ -25,7 +25,7 @@ class Session(models.Model):
     class Meta:
         managed = False
         default_permissions = ("view", "delete")
-        permissions = [("view_session_values", _("Can view the values in a session"))]
+        permissions = (("view_session_values", _("Can view the values in a session")),)
         verbose_name = _("session")
         verbose_name_plural = _("sessions")
 

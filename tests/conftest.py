@@ -59,3 +59,10 @@ def _empty_locmem() -> Iterator[None]:
         while page := store.page(1000).sessions:
             for session in page:
                 store.end(session.id)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A skipped test is a promise that nobody kept: it fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and reporter.stats.get("skipped") and exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

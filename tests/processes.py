@@ -32,7 +32,7 @@ class Process:
     """A child process that is ended with the block it was started in."""
 
     def __init__(self, *command: str, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
-        self.log = tempfile.TemporaryFile()
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         self._process = subprocess.Popen(
             command,
             stdout=self.log,
@@ -71,7 +71,7 @@ class Process:
         give_up = time.monotonic() + START_SECONDS
         while not ready():
             if self._process.poll() is not None or time.monotonic() > give_up:
-                raise RuntimeError(f"{self._process.args} did not start:\n{self.output()}")
+                raise RuntimeError(f"{self._process.args!r} did not start:\n{self.output()}")
             time.sleep(0.01)
 
 
@@ -80,7 +80,7 @@ class Valkey(Process):
 
     def __init__(self, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory()
         super().__init__(
             str(get_binary_path()),
             *("--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),

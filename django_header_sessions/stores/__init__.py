@@ -9,6 +9,8 @@ from django.utils.module_loading import import_string
 
 from .base import Store
 
+__all__ = ["Store", "get_store"]
+
 _stores: dict[str, tuple[Any, Store]] = {}
 
 

@@ -28,7 +28,6 @@ from ..exceptions import (
     SessionSuperseded,
     SessionUnavailable,
 )
-from ..fields import added
 from ..keys import SessionKey, make
 from ..origin import Origin
 from .base import (

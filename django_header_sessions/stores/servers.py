@@ -34,11 +34,21 @@ from redis.exceptions import (
 
 from ..exceptions import SessionUnavailable
 
+# redis-py types the calls of its sync client and not all of these.
+asyncio_sentinel: Any = redis.asyncio.sentinel
+
 PIPELINED = 64
 """Scripts sent at once: enough to make the round trips few, few enough not to hold up others."""
 
 MAX_CONNECTIONS = 50
 """Connections of one event loop; a task that finds none free waits for one."""
+
+# Options of a connection that are themselves sync, or that would make it retry.
+_SYNC_ONLY = frozenset(
+    """connection_pool event_dispatcher himport_registry maint_notifications_config
+    maint_notifications_pool_handler parser_class redis_connect_func retry retry_on_error
+    retry_on_timeout""".split()
+)
 
 # What a server says that is there but cannot do what was asked, by the first word of its answer.
 # redis-py has classes of their own for some of these, and a bare ResponseError for the rest.
@@ -81,8 +91,8 @@ class Servers:
     """Runs scripts on the servers of one alias; one client a process, one more an event loop."""
 
     def __init__(self, cache: BaseCache) -> None:
-        self._client = raw_client(cache)
-        self._async_clients: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis | None] = {}
+        self._client: Any = raw_client(cache)
+        self._async_clients: dict[asyncio.AbstractEventLoop, Any] = {}
 
     def run(self, call: Call) -> Any:
         """The answer to one script, in one round trip; two where the server has yet to learn it."""
@@ -140,7 +150,7 @@ class Servers:
                 )
         return _checked(answers)
 
-    def _async_client(self) -> redis.asyncio.Redis | None:
+    def _async_client(self) -> Any:
         """The client of the running loop; None where the sync client's kind is not known here."""
         loop = asyncio.get_running_loop()
         try:
@@ -161,7 +171,7 @@ def raw_client(cache: BaseCache) -> Any:
     return cache._cache.get_client(None, write=True)  # type: ignore[attr-defined]
 
 
-def async_client(client: Any) -> redis.asyncio.Redis | None:
+def async_client(client: Any) -> Any:
     """An async client with the connections that ``client`` makes, for the running event loop.
 
     It never retries: an increment that timed out may have been counted.
@@ -171,9 +181,9 @@ def async_client(client: Any) -> redis.asyncio.Redis | None:
         redis.connection.Connection: redis.asyncio.Connection,
         redis.connection.SSLConnection: redis.asyncio.SSLConnection,
         redis.connection.UnixDomainSocketConnection: redis.asyncio.UnixDomainSocketConnection,
-        redis.sentinel.SentinelManagedConnection: redis.asyncio.sentinel.SentinelManagedConnection,
+        redis.sentinel.SentinelManagedConnection: asyncio_sentinel.SentinelManagedConnection,
         redis.sentinel.SentinelManagedSSLConnection: (
-            redis.asyncio.sentinel.SentinelManagedSSLConnection
+            asyncio_sentinel.SentinelManagedSSLConnection
         ),
     }
     kind = kinds.get(pool.connection_class)
@@ -182,7 +192,7 @@ def async_client(client: Any) -> redis.asyncio.Redis | None:
     options = connection_options(pool.connection_kwargs, kind)
     if isinstance(pool, redis.sentinel.SentinelConnectionPool):
         return redis.asyncio.Redis(
-            connection_pool=redis.asyncio.sentinel.SentinelConnectionPool(
+            connection_pool=asyncio_sentinel.SentinelConnectionPool(
                 pool.service_name,
                 async_sentinel(pool.sentinel_manager),
                 is_master=pool.is_master,
@@ -202,13 +212,13 @@ def async_client(client: Any) -> redis.asyncio.Redis | None:
     )
 
 
-def async_sentinel(manager: redis.sentinel.Sentinel) -> redis.asyncio.sentinel.Sentinel:
+def async_sentinel(manager: redis.sentinel.Sentinel) -> Any:
     """The async twin of a Sentinel manager: the same sentinels, asked in the same way."""
     options = [
         connection_options(sentinel.connection_pool.connection_kwargs, redis.asyncio.Connection)
         for sentinel in manager.sentinels
     ]
-    twin = redis.asyncio.sentinel.Sentinel([], min_other_sentinels=manager.min_other_sentinels)
+    twin = asyncio_sentinel.Sentinel([], min_other_sentinels=manager.min_other_sentinels)
     twin.sentinels = [
         redis.asyncio.Redis(connection_pool=redis.asyncio.BlockingConnectionPool(**each))
         for each in options
@@ -216,34 +226,19 @@ def async_sentinel(manager: redis.sentinel.Sentinel) -> redis.asyncio.sentinel.S
     return twin
 
 
-def connection_options(
-    sync_options: dict[str, Any], kind: type[redis.asyncio.connection.AbstractConnection]
-) -> dict[str, Any]:
+def connection_options(sync_options: dict[str, Any], kind: Any) -> dict[str, Any]:
     """What ``kind`` understands of a sync connection's options, without what is itself sync."""
     understood: set[str] = set()
     for each in kind.__mro__:
         understood.update(inspect.signature(each.__init__).parameters)
-    sync_only = {
-        "parser_class",
-        "retry",
-        "retry_on_error",
-        "retry_on_timeout",
-        "redis_connect_func",
-    }
-    sync_only |= {"event_dispatcher", "maint_notifications_config", "himport_registry"}
-    sync_only |= {"maint_notifications_pool_handler", "connection_pool"}
-    options = {
-        name: value
-        for name, value in sync_options.items()
-        if name in understood and name not in sync_only
-    }
+    options = {name: sync_options[name] for name in understood - _SYNC_ONLY if name in sync_options}
     return options | {"retry": redis.asyncio.retry.Retry(NoBackoff(), 0)}
 
 
 def named(error: RedisError) -> Exception:
     """``SessionUnavailable`` if the server cannot say at the moment, else ``error`` itself."""
     known = isinstance(error, ConnectionError | TimeoutError | ReadOnlyError | OutOfMemoryError)
-    if known or isinstance(error, ResponseError) and str(error).split(" ", 1)[0] in _REFUSALS:
+    if known or (isinstance(error, ResponseError) and str(error).split(" ", 1)[0] in _REFUSALS):
         return SessionUnavailable(f"The session store cannot be used at the moment: {error}")
     return error
 
