@@ -1,0 +1,97 @@
+"""The README says what is so: its settings are the settings, its snippets run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import RequestFactory
+
+from django_header_sessions import engine
+from django_header_sessions.conf import Settings, conf
+from django_header_sessions.middleware import PROBLEMS
+from django_header_sessions.problems import MALFORMED, UNKNOWN
+
+from .processes import ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def table_of(heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading, without its head."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in README.split(f"\n{heading}\n", 1)[1].split("\n#", 1)[0].splitlines()
+        if line.startswith("|")
+    ]
+    return rows[2:]
+
+
+def snippets(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_settings_are_the_settings(settings: Any) -> None:
+    told = {
+        row[0].strip("`"): ast.literal_eval(row[1].strip("`")) for row in table_of("## Settings")
+    }
+    names = [name for name in dir(Settings) if name.startswith("HEADER_SESSIONS_")]
+    for name in names:
+        if hasattr(settings, name):
+            delattr(settings, name)
+    assert told == {name: getattr(conf, name) for name in names}
+
+
+def test_the_answers_are_the_answers() -> None:
+    told = {row[2].strip("`"): int(row[1][:3]) for row in table_of("### What a client is told")[:7]}
+    problems = [MALFORMED, UNKNOWN, *PROBLEMS.values()]
+    assert told == {problem.name: problem.status for problem in problems}
+
+
+def test_the_view_runs() -> None:
+    view: dict[str, Any] = {}
+    exec(snippets("python")[0], view)
+    request = RequestFactory().get("/", {"q": "lamps"})
+    request.session = engine.SessionStore(transport="header")
+    assert view["search"](request).content == b'{"visits": 1}'
+    assert view["search"](request).content == b'{"visits": 2}'
+    assert request.session["query"] == "lamps"
+
+
+def test_a_fresh_project_wired_by_the_diff_passes_its_checks(tmp_path: Path) -> None:
+    def django(*args: str) -> str:
+        command = [sys.executable, "-W", "error", "-m", "django", *args]
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={"PYTHONPATH": f"{tmp_path}:{ROOT}", "DJANGO_SETTINGS_MODULE": "site1.settings"},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+
+    subprocess.run(
+        [sys.executable, "-m", "django", "startproject", "site1", str(tmp_path)], check=True
+    )
+    path = tmp_path / "site1" / "settings.py"
+    settings = path.read_text().replace("'", '"')
+    diff = snippets("diff")[0].splitlines()
+    removed = next(line[1:].strip() for line in diff if line.startswith("-"))
+    assert removed in settings
+    added = [line[1:] for line in diff if line.startswith("+")]
+    settings = settings.replace("INSTALLED_APPS = [", f"INSTALLED_APPS = [\n{added[0]}")
+    settings = settings.replace(f"    {removed}", added[1])
+    path.write_text("\n".join([settings, *added[2:]]))
+
+    assert "no issues" in django("check", "--fail-level", "DEBUG")
+    assert "No changes detected" in django("makemigrations", "--check")
+
+
+@pytest.mark.parametrize("name", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_links_lead_somewhere(name: str) -> None:
+    assert (ROOT / name).exists()
