@@ -1,0 +1,313 @@
+"""The auth class of httpx and httpx2, which differ in name only. Imports neither."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any
+
+from django_header_sessions.clients import flow
+
+__all__ = ["HttpxSession"]
+
+EXPIRES_IN = flow.EXPIRES_IN.lower().encode("ascii")
+EXPIRES_IN_LENGTH = len(EXPIRES_IN)
+# Where a request keeps what it was sent with, for the hook that sees its response.
+SENT = "django_header_sessions"
+
+
+class Hop:
+    """What one request was sent with, and whether what it announced has been taken."""
+
+    __slots__ = ("held", "settled")
+
+    def __init__(self, held: flow.Held) -> None:
+        self.held = held
+        self.settled = False
+
+
+class Done:
+    """Awaitable, and done: a hook that returns it serves a synchronous client and an async one."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+DONE = Done()
+
+
+def keyed_headers(plain: type[Any]) -> type[Any]:
+    """A subclass of a library's `Headers` that sends a session key and never hands it on.
+
+    On a redirect the library copies a request's headers, whatever the next host is. A copy of
+    these has no session header in it; all who read them see it. Their `repr` masks it. Raises
+    `RuntimeError` when the library's `Headers` copies in another way than the ones known to us.
+    """
+
+    get_item = plain.__getitem__
+
+    class KeyedHeaders(plain):  # type: ignore[misc]
+        def __init__(self, headers: Any, name: str, value: str) -> None:
+            # With its encoding, which costs as much to find out as all the rest.
+            super().__init__(headers, headers.encoding)
+            self._session_name = name.lower()
+            self._session_header = (name.encode("ascii"), value.encode("ascii"))
+
+        def _shown(self) -> Any:
+            shown = plain(self)
+            name, value = self._session_header
+            shown[name.decode("ascii")] = value.decode("ascii")
+            return shown
+
+        @property
+        def raw(self) -> list[tuple[bytes, bytes]]:
+            return [*super().raw, self._session_header]
+
+        def keys(self) -> Any:
+            # Asked on every call, by the cookie jar; the plain way costs three times as much.
+            return {**dict.fromkeys(super().keys()), self._session_name: None}.keys()
+
+        def values(self) -> Any:
+            return self._shown().values()
+
+        def items(self) -> Any:
+            return self._shown().items()
+
+        def multi_items(self) -> Any:
+            return self._shown().multi_items()
+
+        def get_list(self, key: str, split_commas: bool = False) -> Any:
+            return self._shown().get_list(key, split_commas)
+
+        def __getitem__(self, key: str) -> Any:
+            if len(key) == len(self._session_name) and key.lower() == self._session_name:
+                return self._session_header[1].decode("ascii")
+            return get_item(self, key)
+
+        def __contains__(self, key: Any) -> bool:
+            return key.lower() == self._session_name or bool(super().__contains__(key))
+
+        def __len__(self) -> int:
+            return int(super().__len__()) + 1
+
+        def __repr__(self) -> str:
+            return f"<{type(self).__name__} {plain(self)!r} and a session key>"
+
+    probe = KeyedHeaders(plain({"a": "b"}), "X-Probe", "c")
+    if "X-Probe" in plain(probe) or (b"X-Probe", b"c") not in probe.raw:
+        raise RuntimeError(
+            f"{plain.__module__}.Headers of this version would hand a session key on to other "
+            "hosts when it is redirected; this module does not support it."
+        )
+    return KeyedHeaders
+
+
+class HttpxSession(flow.Flow):
+    """What `HeaderSession` of `clients.httpx` and `clients.httpx2` share."""
+
+    # Set by the module that is named for the library.
+    _plain: type[Any]
+    _keyed: type[Any]
+    _byte_stream: type[Any]
+
+    @property
+    def event_hooks(self) -> dict[str, list[Callable[..., Any]]]:
+        """For a client, synchronous or async, that follows redirects by itself.
+
+        An auth object sees the end of a redirect chain only. With these hooks every hop to the
+        session's origin carries the key. Without, the later ones do not: one that comes back to
+        the origin is then made again with the key when it is a GET or HEAD, and is a
+        `SessionError` when it is not.
+        """
+        return {"request": [self._on_request], "response": [self._on_response]}
+
+    def _on_request(self, request: Any) -> Done:
+        # A hop inherits the mark of the request it comes from, but not its session header.
+        if SENT in request.extensions and not self._is_keyed(request) and self._is_ours(request):
+            self._dress(request, self.current())
+        return DONE
+
+    def _on_response(self, response: Any) -> Done:
+        self._settle_hop(response)
+        return DONE
+
+    def _is_ours(self, request: Any) -> bool:
+        url = request.url
+        return self.owns(f"{url.scheme}://{url.netloc.decode('ascii')}")
+
+    def _is_keyed(self, request: Any) -> bool:
+        return isinstance(request.headers, self._keyed)
+
+    def _dress(self, request: Any, held: flow.Held) -> None:
+        headers = request.headers
+        if self.header in headers:
+            if isinstance(headers, self._keyed):
+                headers = self._plain(headers)
+            else:
+                del headers[self.header]
+        request.headers = self._keyed(headers, self.header, held.value)
+        request.extensions[SENT] = Hop(held)
+
+    def _settle_hop(self, response: Any) -> None:
+        """Take what one hop announced, once."""
+        request = response.request
+        hop = request.extensions.get(SENT)
+        if hop is not None and not hop.settled and self._is_keyed(request):
+            hop.settled = True
+            self.capture(hop.held, self._announcement(response, hop.held, announced=True))
+
+    def _announcement(self, response: Any, held: flow.Held, *, announced: bool) -> flow.Answer:
+        headers = response.headers
+        answer = flow.Answer(response.status_code, sent=held)
+        # One look at all names costs half of what two lookups by name do, on every call.
+        name_length = len(self.header)
+        for name, value in headers.raw:
+            length = len(name)
+            if length == EXPIRES_IN_LENGTH and name.lower() == EXPIRES_IN:
+                answer.expires_in = value.decode("latin-1")
+            if length == name_length and announced:
+                text = name.decode("latin-1").lower()
+                if text == self.header_lower:
+                    answer.announced = (*answer.announced, value.decode("latin-1"))
+        return answer
+
+    def _answer(self, response: Any, hop: Hop) -> flow.Answer:
+        answer = self._announcement(response, hop.held, announced=not hop.settled)
+        if answer.status >= 400:
+            headers, request = response.headers, response.request
+            answer.idempotent = request.method in flow.IDEMPOTENT
+            answer.replayable = isinstance(request.stream, self._byte_stream)
+            answer.retry_after = headers.get("Retry-After")
+            if self._is_problem(response):
+                answer.problem = flow.problem_of(headers.get("Content-Type"), response.content)
+        return answer
+
+    def _is_problem(self, response: Any) -> bool:
+        return flow.is_problem(response.headers.get("Content-Type")) and self._is_keyed(
+            response.request
+        )
+
+    def _judge(self, response: Any, seen: int) -> tuple[flow.Answer | None, Any]:
+        """What the chain that ends in `response` comes to, and the request to repeat if any.
+
+        The first `seen` entries of its history are the ends of the chains before it.
+
+        No answer: the request went out without the key because the client followed a redirect
+        by itself, and has to be made again.
+        """
+        if len(response.history) > seen:
+            for hop in [*response.history[seen:], response]:
+                self._settle_hop(hop)
+                if not self._is_keyed(hop.request) and self._is_ours(hop.request):
+                    if hop.request.method in ("GET", "HEAD"):
+                        return None, hop.request
+                    raise flow.SessionError(
+                        f"A {hop.request.method} was redirected and sent without the session. "
+                        "Give the client the session's event_hooks, or do not follow redirects."
+                    )
+        request = response.request
+        if not self._is_keyed(request):
+            return flow.Answer(0), request
+        hop = request.extensions[SENT]
+        return self._answer(response, hop), request
+
+    def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
+        """One call of a synchronous client; called by the library."""
+        if not self._is_ours(request):
+            yield request
+            return
+        steps = self.call()
+        seen = 0
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, flow.Held):
+                    answer = None
+                    self._dress(request, step)
+                    while answer is None:
+                        response = yield request
+                        if response.status_code >= 400 and self._is_problem(response):
+                            response.read()
+                        answer, request = self._judge(response, seen)
+                        seen += 1
+                        if answer is None:
+                            self._dress(request, self.current())
+                    step = steps.send(answer)
+                else:
+                    flow.perform(self, step)
+                    step = next(steps)
+        except StopIteration:
+            return
+        finally:
+            steps.close()
+
+    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
+        """One call of an async client; called by the library."""
+        if not self._is_ours(request):
+            yield request
+            return
+        steps = self.call()
+        seen = 0
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, flow.Held):
+                    answer = None
+                    self._dress(request, step)
+                    while answer is None:
+                        response = yield request
+                        if response.status_code >= 400 and self._is_problem(response):
+                            await response.aread()
+                        answer, request = self._judge(response, seen)
+                        seen += 1
+                        if answer is None:
+                            self._dress(request, self.current())
+                    step = steps.send(answer)
+                else:
+                    await flow.aperform(self, step)
+                    step = next(steps)
+        except StopIteration:
+            return
+        finally:
+            steps.close()
+
+    def start(self, call: flow.Renew | None = None) -> None:
+        """Make the session now, through `call` (else `renew`), unless there is one.
+
+        For a client whose first calls run in parallel and whose very first one may not write.
+        However many threads ask, `call` runs once. Raises `SessionNotStarted`.
+        """
+        flow.drive(self, self.starting(call))
+
+    async def astart(self, call: flow.Renew | None = None) -> None:
+        """`start()` of an async client; `call` may be a coroutine function."""
+        await flow.adrive(self, self.starting(call))
+
+    def keep_alive(self, client: Any) -> float | None:
+        """Restart the idle timeout; answers `expires_in`, `None` when there is no session."""
+        if self.key is not None:
+            client.get(self.resource_url, auth=self)
+        return self.expires_in
+
+    async def akeep_alive(self, client: Any) -> float | None:
+        """`keep_alive()` of an async client."""
+        if self.key is not None:
+            await client.get(self.resource_url, auth=self)
+        return self.expires_in
+
+    def end(self, client: Any) -> None:
+        """End the session on the server and forget it; nothing when there is none.
+
+        Raises `SessionError`, and keeps the key, when the server does not end it.
+        """
+        if self.key is not None:
+            with self.ending() as answered:
+                answered(client.delete(self.resource_url, auth=self).status_code)
+
+    async def aend(self, client: Any) -> None:
+        """`end()` of an async client."""
+        if self.key is not None:
+            with self.ending() as answered:
+                answered((await client.delete(self.resource_url, auth=self)).status_code)

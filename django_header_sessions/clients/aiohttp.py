@@ -1,0 +1,101 @@
+"""Header sessions for aiohttp: `aiohttp.ClientSession(middlewares=[HeaderSession()])`."""
+
+from __future__ import annotations
+
+import aiohttp
+
+from django_header_sessions.clients import flow
+from django_header_sessions.clients.flow import (
+    InsecureOrigin,
+    SessionError,
+    SessionKey,
+    SessionLost,
+    SessionNotStarted,
+)
+
+__all__ = [
+    "HeaderSession",
+    "InsecureOrigin",
+    "SessionError",
+    "SessionKey",
+    "SessionLost",
+    "SessionNotStarted",
+]
+
+
+class HeaderSession(flow.Flow):
+    """One server-side session, as a client middleware. See `flow.Flow`.
+
+    The library calls a middleware once for each hop of a redirect chain, with a fresh request:
+    nothing is carried over from one hop to the next.
+    """
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """One request, and its repetitions; called by the library."""
+        if not self.owns(flow.origin_of(str(request.url))):
+            return await handler(request)
+        steps = self.call()
+        response: aiohttp.ClientResponse | None = None
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, flow.Held):
+                    # A `str` whose repr is masked: the library's exceptions show their headers.
+                    request.headers[self.header] = flow.SessionKey(step.value)
+                    response = await handler(request)
+                    step = steps.send(await self._answer(request, response))
+                    # Going on: this answer is nobody's.
+                    await response.read()
+                else:
+                    await flow.aperform(self, step)
+                    step = next(steps)
+        except StopIteration:
+            assert response is not None
+            return response
+        except BaseException:
+            if response is not None:
+                response.close()
+            raise
+        finally:
+            steps.close()
+
+    async def _answer(
+        self, request: aiohttp.ClientRequest, response: aiohttp.ClientResponse
+    ) -> flow.Answer:
+        headers = response.headers
+        answer = flow.Answer(response.status, headers.getall(self.header, ()))
+        answer.expires_in = headers.get(flow.EXPIRES_IN)
+        if response.status >= 400:
+            answer.idempotent = request.method in flow.IDEMPOTENT
+            answer.replayable = not getattr(request.body, "consumed", False)
+            answer.retry_after = headers.get("Retry-After")
+            if flow.is_problem(headers.get("Content-Type")):
+                answer.problem = flow.problem_of(headers.get("Content-Type"), await response.read())
+        return answer
+
+    async def start(self, call: flow.Renew | None = None) -> None:
+        """Make the session now, through `call` (else `renew`), unless there is one.
+
+        For a client whose first calls run in parallel and whose very first one may not write.
+        However many tasks ask, `call` runs once. Raises `SessionNotStarted`.
+        """
+        await flow.adrive(self, self.starting(call))
+
+    async def keep_alive(self, client: aiohttp.ClientSession) -> float | None:
+        """Restart the idle timeout; answers `expires_in`, `None` when there is no session."""
+        if self.key is not None:
+            async with client.get(self.resource_url, middlewares=(self,)):
+                pass
+        return self.expires_in
+
+    async def end(self, client: aiohttp.ClientSession) -> None:
+        """End the session on the server and forget it; nothing when there is none.
+
+        Raises `SessionError`, and keeps the key, when the server does not end it.
+        """
+        if self.key is not None:
+            with self.ending() as answered:
+                async with client.delete(self.resource_url, middlewares=(self,)) as response:
+                    answered(response.status)

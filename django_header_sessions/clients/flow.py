@@ -1,0 +1,836 @@
+"""What a client of header sessions does, decided without any I/O.
+
+`Flow` holds one session key and one origin. `Flow.call()` is a generator: it yields *steps* (send
+the request with this key, wait for that, sleep so long) and is sent an `Answer` for each request
+that went out. The modules named for a library turn steps into that library's calls and responses
+into answers; nothing is decided there. Needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import inspect
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+__all__ = [
+    "HEADER",
+    "Answer",
+    "Flow",
+    "Held",
+    "InsecureOrigin",
+    "Launch",
+    "SessionError",
+    "SessionKey",
+    "SessionLost",
+    "SessionNotStarted",
+    "Sleep",
+    "Wait",
+    "origin_of",
+    "problem_of",
+]
+
+HEADER = "X-Session-Key"
+EXPIRES_IN = "X-Session-Expires-In"
+NEW = "new"
+PROBLEM_TYPE = "urn:django-header-sessions:"
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+# The parts of a key, as the server makes them: 15 characters name the session, 25 open it.
+KEY = re.compile(r"[a-z0-9]{40}", re.ASCII)
+ID_LENGTH = 15
+# Stricter than any URL parser on purpose: what this does not match is another origin.
+ORIGIN = re.compile(
+    r"(https?)://(?:[^@/?#\\\s]*@)?([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?(?=[/?#]|$)",
+    re.ASCII | re.IGNORECASE,
+)
+LOOPBACK = re.compile(r"http://(?:(?:.+\.)?localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?")
+# A call is repeated this often in all for a newer key; more means that somebody rotates in a loop.
+MAX_TAKES = 3
+# A server that says "Retry-After: 0" for ever must not be asked as fast as the network allows.
+LEAST_WAIT = 0.05
+
+logger = logging.getLogger("django_header_sessions.clients")
+
+# The renewals that the running code is part of, so that the calls a `renew` makes do not wait
+# for the renewal to end.
+_renewing: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar(
+    "django_header_sessions_renewing", default=()
+)
+
+Renew = Callable[[], Any]
+Lead = concurrent.futures.Future[None]
+
+
+class SessionError(Exception):
+    """Something about the session, not about one answer. Carries no session key."""
+
+
+class InsecureOrigin(SessionError):
+    """The first call goes to a plain-HTTP origin that is not loopback."""
+
+
+class SessionNotStarted(SessionError):
+    """`start()` ran its call, and no session key was announced."""
+
+
+class SessionLost(SessionError):
+    """The session this call belonged to is gone, and what it held with it.
+
+    `session_id` is its public id; `reason` one of `unknown`, `ended`, `superseded`, `renewal`
+    (the session could not be renewed); `executed` whether the server ran this call (`None` where
+    it did not say); `renewed` whether a new session is in place, so that the call may be made
+    again by hand.
+    """
+
+    def __init__(
+        self, session_id: str, reason: str, *, executed: bool | None, renewed: bool, detail: str
+    ) -> None:
+        self.session_id = session_id
+        self.reason = reason
+        self.executed = executed
+        self.renewed = renewed
+        ran = {True: "was executed", False: "was not executed", None: "may have been executed"}
+        then = (
+            "A renewed session is in place: make the call again if that is right."
+            if renewed
+            else "The key is forgotten: the next call begins a new, empty session. "
+            "Give renew=… to have it rebuilt (sign in again, initialise again)."
+        )
+        super().__init__(
+            f"Session {session_id} is lost, and all it held: {detail}. "
+            f"This call {ran[executed]}. {then}"
+        )
+
+
+class SessionKey(str):
+    """A session key: a `str` whose `repr` shows its id only. `str(key)` is the key, a password."""
+
+    __slots__ = ()
+
+    @property
+    def id(self) -> str:
+        """The public name of the session, the same for all its life."""
+        return self[:ID_LENGTH]
+
+    def __repr__(self) -> str:
+        return f"<SessionKey {self[:ID_LENGTH]}…>"
+
+
+class Held:
+    """What the client held at one moment: a key, or none. Compared by identity.
+
+    As a step: send the request with `value` as its session header, and send the `Answer` back.
+
+    `awaited` has one entry for each call that was sent with it and is not yet answered; `line` is
+    shared by all that succeed each other by rotation or renewal, so that a call which was sent
+    with one may be repeated with another. The rest is about the time without a key: `leader` is
+    done when the call that goes alone is (`owner` made it), `tried` is true once such a call was
+    answered without making a session, `lost` is the id of the session that was there before and
+    must be renewed before anything else is sent, and `failed` the renewal of it that came to
+    nothing.
+    """
+
+    __slots__ = (
+        "awaited",
+        "ending",
+        "expires_at",
+        "failed",
+        "key",
+        "leader",
+        "line",
+        "lost",
+        "owner",
+        "tried",
+        "value",
+    )
+
+    def __init__(
+        self, key: SessionKey | None, lost: str | None = None, line: object = None
+    ) -> None:
+        self.key = key
+        self.value: str = NEW if key is None else key
+        self.line = object() if line is None else line
+        self.awaited: set[object] = set()
+        self.ending = False
+        self.expires_at: float | None = None
+        self.lost = lost
+        self.failed: Flight | None = None
+        self.leader: concurrent.futures.Future[None] | None = None
+        self.owner: object = None
+        self.tried = False
+
+
+class Flight:
+    """One run of `renew`, for all calls that need it. `done` never holds an exception."""
+
+    __slots__ = ("deadline", "done", "error", "lost", "renew")
+
+    def __init__(self, renew: Renew, lost: str | None, seconds: float) -> None:
+        self.renew = renew
+        self.lost = lost
+        self.deadline = time.monotonic() + seconds
+        self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self.error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class Wait:
+    """Wait until `future` is done, at most `seconds` (`None`: as long as it takes)."""
+
+    future: concurrent.futures.Future[None]
+    seconds: float | None
+
+
+@dataclass(slots=True)
+class Sleep:
+    """Do nothing for `seconds`."""
+
+    seconds: float
+
+
+@dataclass(slots=True)
+class Launch:
+    """Run `Flow.run(flight)` or `Flow.arun(flight)` on the side; do not wait for it."""
+
+    flight: Flight
+
+
+Step = Held | Wait | Sleep | Launch
+Steps = Generator[Step, "Answer | None", None]
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a response says about the session. `status` 0: nothing that concerns it.
+
+    `announced` holds every value of the session header; `sent` what the request carried where
+    that is not what the step asked for (a later hop of a redirect chain); `idempotent` and
+    `replayable` tell of the request that was answered.
+    """
+
+    status: int
+    announced: Sequence[str] = ()
+    expires_in: str | None = None
+    retry_after: str | None = None
+    problem: Mapping[str, Any] | None = None
+    idempotent: bool = False
+    replayable: bool = True
+    sent: Held | None = None
+
+    @property
+    def kind(self) -> str | None:
+        """The last part of the problem's type, `None` when it is none of the session's.
+
+        Nothing else will do: applications answer 401, with the same challenge, for reasons of
+        their own. So a HEAD, which is answered without a body, never loses a session.
+        """
+        named = None if self.problem is None else self.problem.get("type")
+        if isinstance(named, str) and named.startswith(PROBLEM_TYPE):
+            return named[len(PROBLEM_TYPE) :]
+        return None
+
+    @property
+    def executed(self) -> bool | None:
+        """Whether the server ran the call; `None` where the answer does not say."""
+        said = None if self.problem is None else self.problem.get("executed")
+        return said if isinstance(said, bool) else None
+
+
+def origin_of(url: str) -> str | None:
+    """The origin of an absolute http or https URL, default ports left out; else `None`."""
+    match = ORIGIN.match(url)
+    if match is None:
+        return None
+    scheme, host, port = match[1].lower(), match[2].lower(), match[3]
+    if not port or int(port) == {"http": 80, "https": 443}[scheme]:
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{int(port)}"
+
+
+def problem_of(content_type: str | None, body: bytes) -> Mapping[str, Any] | None:
+    """The problem document in a response, `None` when there is none that can be read."""
+    if not is_problem(content_type):
+        return None
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def is_problem(content_type: str | None) -> bool:
+    """Whether a Content-Type announces a problem document."""
+    return (content_type or "").partition(";")[0].strip().lower() == PROBLEM_MEDIA_TYPE
+
+
+def seconds_of(retry_after: str | None) -> float | None:
+    """Seconds a Retry-After asks for, whichever form it takes; `None` when it says nothing."""
+    if retry_after is None:
+        return None
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        when = parsedate_to_datetime(retry_after)
+        return max(0.0, when.timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+class Flow:
+    """One session as its client sees it. Safe to share between threads, and between tasks.
+
+    `key` continues a session that an earlier process had; `origin` binds the session to a server
+    (else the first call does). `renew` takes no arguments and makes a new session through the same
+    client, or returns a key; it may be a coroutine function where the library is asynchronous,
+    has `renew_timeout` seconds, and is called once for all calls that need it. `max_wait` bounds
+    the seconds one call spends on being put off with 503; 0 never waits. `insecure` lets the key
+    travel over plain HTTP to other hosts than this one. `resource` is the URL, or path on the
+    origin, where GET keeps the session alive and DELETE ends it.
+
+    Raises `ValueError` for a key that cannot be one and an origin that is none, and
+    `InsecureOrigin` for an origin the key may not be sent to.
+    """
+
+    # Seconds after which calls stop waiting for the first one. A library that tells us how every
+    # call ends needs no such bound.
+    leader_timeout: float | None = None
+
+    def __init__(
+        self,
+        *,
+        key: str | None = None,
+        origin: str | None = None,
+        renew: Renew | None = None,
+        renew_timeout: float = 30.0,
+        max_wait: float = 10.0,
+        insecure: bool = False,
+        header: str = HEADER,
+        resource: str = "/api/sessions/current/",
+    ) -> None:
+        if key is not None and KEY.fullmatch(key) is None:
+            # The value may be a real key with a typing error: it stays out of the message.
+            raise ValueError("A session key is 40 characters of a-z and 0-9; this is none.")
+        self.header = header
+        self.header_lower = header.lower()
+        self.renew = renew
+        self.renew_timeout = renew_timeout
+        self.max_wait = max_wait
+        self.insecure = insecure
+        self.resource = resource
+        self.origin: str | None = None
+        self._held = Held(None if key is None else SessionKey(key))
+        self._flight: Flight | None = None
+        self._stir: concurrent.futures.Future[None] | None = None
+        # Re-entrant, because a generator may be closed by the garbage collector anywhere.
+        self._lock = threading.RLock()
+        if origin is not None:
+            bare = origin_of(origin)
+            if bare is None:
+                raise ValueError(f"Not the origin of an http or https URL: {origin!r}")
+            self.owns(bare)
+
+    def __repr__(self) -> str:
+        held = self._held.key
+        state = "no session" if held is None else f"session {held.id}"
+        return f"<{type(self).__name__} {state}, origin {self.origin}>"
+
+    @property
+    def key(self) -> SessionKey | None:
+        """The key held, `None` before there is one. For an agent that must survive a restart."""
+        return self._held.key
+
+    @property
+    def id(self) -> str | None:
+        """The public id of the session, `None` before there is one."""
+        key = self._held.key
+        return None if key is None else key.id
+
+    @property
+    def expires_in(self) -> float | None:
+        """Seconds until the session is over if nothing is called; `None` while that is unknown."""
+        expires_at = self._held.expires_at
+        return None if expires_at is None else max(0.0, expires_at - time.monotonic())
+
+    @property
+    def resource_url(self) -> str:
+        """The absolute URL of the session itself. Raises `SessionError` before any call."""
+        if origin_of(self.resource) is not None:
+            return self.resource
+        if self.origin is None:
+            raise SessionError("No call was made yet and no origin given: there is no session.")
+        return self.origin + self.resource
+
+    def owns(self, origin: str | None) -> bool:
+        """Whether requests to `origin` carry the session. The first origin asked about is it.
+
+        Raises `InsecureOrigin` when that first one would make the key travel in the clear.
+        """
+        if origin == self.origin:
+            return origin is not None
+        if self.origin is not None or origin is None:
+            return False
+        if origin.startswith("http:") and not self.insecure and not LOOPBACK.fullmatch(origin):
+            raise InsecureOrigin(
+                f"{origin} is plain HTTP: a session key sent there can be read on the way. "
+                "Use https, or say insecure=True where the network is yours."
+            )
+        with self._lock:
+            if self.origin is None:
+                self.origin = origin
+        return origin == self.origin
+
+    def current(self) -> Held:
+        """What is held now: for a hop of a redirect chain, which waits for nobody."""
+        return self._held
+
+    # One call
+
+    def call(self, sent: Held | None = None) -> Steps:
+        """The steps of one call to the session's origin; `sent`, where it has been sent already.
+
+        Ends when the last answer is the caller's. Raises `SessionLost`. Close the generator when
+        a request fails or is given up: others may be waiting for it.
+        """
+        takes = 0
+        renewed = False
+        give_up: float | None = None
+        while True:
+            lead = None
+            if sent is None:
+                sent = self._held
+                if sent.key is None or self._flight is not None or _renewing.get():
+                    sent, lead = yield from self._enter()
+            token = object()
+            sent.awaited.add(token)
+            answer = None
+            try:
+                answer = yield sent
+            finally:
+                # Without a lock: adding to a set and taking from it are atomic.
+                sent.awaited.discard(token)
+                if answer is None or lead is not None or self._stir is not None:
+                    self._leave(sent, answer, lead)
+                elif answer.announced or answer.expires_in is not None:
+                    self.capture(answer.sent or sent, answer)
+            assert answer is not None
+            if answer.status < 400:
+                return
+            sent = answer.sent or sent
+            kind = answer.kind
+            safe = answer.replayable and (answer.executed is False or answer.idempotent)
+            if kind in ("unknown", "ended") and sent.key is not None:
+                verdict = yield from self._lose(sent, kind, answer, renewed)
+                renewed = True
+                if not safe:
+                    raise self._lost(sent.key, kind, answer, renewed=verdict)
+            elif kind == "superseded" and sent.key is not None:
+                takes += 1
+                yield from self._take_newer(sent, answer, takes)
+                if not safe:
+                    return
+            elif answer.status == 503 and answer.retry_after is not None:
+                pause = seconds_of(answer.retry_after)
+                now = time.monotonic()
+                if give_up is None:
+                    give_up = now + self.max_wait
+                if pause is None or not safe or now + pause > give_up or self.max_wait <= 0:
+                    return
+                yield Sleep(max(pause, LEAST_WAIT))
+            else:
+                return
+            sent = None
+
+    def _enter(self) -> Generator[Step, Answer | None, tuple[Held, Lead | None]]:
+        """Wait for what this call must not overtake; answer what to send, and the lead, if any."""
+        nested = _renewing.get()
+        while True:
+            launch = False
+            with self._lock:
+                held, flight = self._held, self._flight
+                if nested and flight in nested:
+                    return held, None
+                if nested and any(old.error is not None for old in nested):
+                    raise SessionError("This renewal was given up; what it calls is not sent.")
+                if flight is None:
+                    if held.key is not None:
+                        return held, None
+                    if held.lost is not None and self.renew is not None:
+                        flight, launch = self._take_off(self.renew, held.lost), True
+                    elif held.tried:
+                        return held, None
+                    elif held.leader is None:
+                        held.leader = concurrent.futures.Future()
+                        held.owner = self._me()
+                        return held, held.leader
+                    elif held.owner == self._me():
+                        # Whoever is here again has given up the call that went alone, or makes
+                        # this one as a part of it: it must not wait for itself.
+                        return held, held.leader
+                leader = held.leader
+            if flight is not None:
+                if launch:
+                    yield Launch(flight)
+                yield from self._land(flight)
+                if flight.error is not None and flight.lost is not None:
+                    raise self._not_renewed(flight, executed=False)
+            elif leader is not None:
+                yield Wait(leader, self.leader_timeout)
+                self._pass_lead(held, leader)
+
+    def _leave(self, sent: Held, answer: Answer | None, lead: Lead | None) -> None:
+        """Settle a request that was answered, or came to nothing (`None`)."""
+        with self._lock:
+            if answer is not None and answer.status:
+                self.capture(answer.sent or sent, answer)
+            if lead is not None:
+                if answer is not None and answer.status < 500:
+                    sent.tried = True
+                self._pass_lead(sent, lead)
+            self._stirred()
+
+    def _pass_lead(self, held: Held, leader: Lead) -> None:
+        """Let those waiting for the call that went alone go on, or choose the next one."""
+        with self._lock:
+            if held.leader is leader:
+                held.leader = held.owner = None
+        _finish(leader)
+
+    def _stirred(self) -> None:
+        stir, self._stir = self._stir, None
+        if stir is not None:
+            _finish(stir)
+
+    def capture(self, sent: Held, answer: Answer) -> None:
+        """Take what `answer` announces, if what its request carried is still what is held."""
+        if answer.announced:
+            self._capture_key(sent, list(answer.announced))
+        said = answer.expires_in
+        if said is not None and said.isdecimal() and said.isascii() and len(said) < 10:
+            held = self._held
+            # Of this session, or of the one that this very answer announced.
+            if held is sent or held.key in answer.announced:
+                held.expires_at = time.monotonic() + int(said)
+
+    def _capture_key(self, sent: Held, values: list[str]) -> None:
+        with self._lock:
+            if self._held is not sent:
+                if sent.key is None and any(KEY.fullmatch(value) for value in values):
+                    logger.warning(
+                        "A call made a session of its own, because it overlapped the one that "
+                        "made session %s; what it stored is lost. Call start() first.",
+                        self.id,
+                    )
+            elif len(values) == 1 and KEY.fullmatch(values[0]):
+                key = SessionKey(values[0])
+                if key != sent.key:
+                    same = sent.lost is not None or (sent.key is not None and key.id == sent.key.id)
+                    self._replace(Held(key, line=sent.line if same else None))
+            elif values == [""]:
+                self._replace(Held(None))
+            else:
+                logger.warning(
+                    "%s announced %s; ignored. Session: %s.",
+                    self.origin,
+                    f"{len(values)} session keys" if len(values) > 1 else "no valid session key",
+                    self.id,
+                )
+
+    def _replace(self, held: Held) -> None:
+        self._held = held
+        self._stirred()
+
+    # A session that is gone
+
+    def _lose(
+        self, sent: Held, kind: str, answer: Answer, renewed: bool
+    ) -> Generator[Step, Answer | None, bool]:
+        """Forget a key that the server does not know; have the session renewed.
+
+        Ends, with true, when there is a session that the call may be repeated on; else raises.
+        """
+        assert sent.key is not None
+        launch = False
+        with self._lock:
+            nested = self._flight is not None and self._flight in _renewing.get()
+            mine = self._held is sent
+            if mine:
+                self._forget_lost(sent)
+                may_renew = not (sent.ending or nested or renewed)
+                if self.renew is not None and may_renew and self._flight is None:
+                    self._take_off(self.renew, sent.key.id)
+                    launch = True
+            flight = self._flight
+            held = self._held
+        if nested or (renewed and mine):
+            raise self._lost(sent.key, kind, answer, renewed=False)
+        if flight is None or flight.lost is None:
+            # Rotated meanwhile, or renewed by another call. What somebody began anew after
+            # being told of the loss is not this call's session: it has to be told, too.
+            if held.key is not None and held.line is sent.line:
+                return True
+            if held.failed is not None and held.line is sent.line:
+                raise self._not_renewed(held.failed, executed=answer.executed)
+            raise self._lost(sent.key, kind, answer, renewed=False)
+        if launch:
+            yield Launch(flight)
+        yield from self._land(flight)
+        if flight.error is not None:
+            raise self._not_renewed(flight, executed=answer.executed)
+        return True
+
+    def _forget_lost(self, sent: Held) -> None:
+        """Forget a key whose session is out of reach; with `renew`, renew it before going on."""
+        if self.renew is not None and not sent.ending and sent.key is not None:
+            self._replace(Held(None, sent.key.id, sent.line))
+        else:
+            self._replace(Held(None))
+
+    def _take_newer(
+        self, sent: Held, answer: Answer, takes: int
+    ) -> Generator[Step, Answer | None, None]:
+        """Wait until another call has brought the key that replaced `sent`; else raise."""
+        assert sent.key is not None
+        patience = time.monotonic() + self.renew_timeout
+        while True:
+            with self._lock:
+                held = self._held
+                if held is not sent:
+                    break
+                remaining = patience - time.monotonic()
+                if not sent.awaited or remaining <= 0:
+                    self._forget_lost(sent)
+                    raise self._lost(sent.key, "superseded", answer, renewed=False)
+                if self._stir is None:
+                    self._stir = concurrent.futures.Future()
+                stir = self._stir
+            yield Wait(stir, remaining)
+        # Without a key but in the same line, it is about to be renewed; the next round waits.
+        if held.line is not sent.line or takes > MAX_TAKES:
+            raise self._lost(sent.key, "superseded", answer, renewed=False)
+
+    def _lost(self, key: SessionKey, kind: str, answer: Answer, *, renewed: bool) -> SessionLost:
+        detail = {
+            "unknown": "the server does not know it (expired, ended, or its store was emptied)",
+            "ended": "it was ended while this call ran",
+            "superseded": "its key was replaced, and not through this client",
+        }[kind]
+        return SessionLost(key.id, kind, executed=answer.executed, renewed=renewed, detail=detail)
+
+    def _not_renewed(self, flight: Flight, *, executed: bool | None) -> SessionLost:
+        error = flight.error
+        lost = SessionLost(
+            flight.lost or "(none)",
+            "renewal",
+            executed=executed,
+            renewed=False,
+            detail=f"it had ended, and renewing it failed ({type(error).__name__})",
+        )
+        lost.__cause__ = error
+        return lost
+
+    # Renewing
+
+    def _take_off(self, renew: Renew, lost: str | None) -> Flight:
+        self._flight = Flight(renew, lost, self.renew_timeout)
+        return self._flight
+
+    def _land(self, flight: Flight) -> Generator[Step, Answer | None, None]:
+        """Wait for a renewal; give it up when its time is over."""
+        yield Wait(flight.done, max(0.0, flight.deadline - time.monotonic()))
+        if not flight.done.done():
+            self._landed(flight, TimeoutError(f"renew took over {self.renew_timeout:g} s"))
+
+    def _landed(self, flight: Flight, error: BaseException | None) -> None:
+        with self._lock:
+            if flight.done.done():
+                return
+            if error is None and self._held.key is None:
+                error = SessionError("renew returned, but no session key was announced to it")
+            if error is not None:
+                # What a renewal that was given up may still bring does not count any more.
+                line = None if flight.lost is None else self._held.line
+                held = Held(None, flight.lost, line)
+                held.failed = flight
+                self._replace(held)
+            flight.error = error
+            if self._flight is flight:
+                self._flight = None
+            _finish(flight.done)
+
+    def _adopt(self, flight: Flight, result: object) -> None:
+        """Take a key that a `renew` returned instead of having it announced."""
+        if isinstance(result, str) and KEY.fullmatch(result):
+            with self._lock:
+                if self._flight is flight and self._held.key != result:
+                    line = None if flight.lost is None else self._held.line
+                    self._replace(Held(SessionKey(result), line=line))
+
+    def run(self, flight: Flight) -> None:
+        """Run a renewal in this thread. Never raises: the outcome is the flight's."""
+        token = _renewing.set((*_renewing.get(), flight))
+        try:
+            result = flight.renew()
+            if inspect.isawaitable(result):
+                if inspect.iscoroutine(result):
+                    result.close()
+                raise TypeError("renew is a coroutine function, and this client is synchronous")
+            self._adopt(flight, result)
+        except BaseException as error:
+            self._landed(flight, error)
+        else:
+            self._landed(flight, None)
+        finally:
+            _renewing.reset(token)
+
+    async def arun(self, flight: Flight) -> None:
+        """Run a renewal in a task of its own, whose end must be told to `grounded`."""
+        _renewing.set((*_renewing.get(), flight))
+        try:
+            async with asyncio.timeout(flight.deadline - time.monotonic()):
+                if inspect.iscoroutinefunction(flight.renew):
+                    result = await flight.renew()
+                else:
+                    # A plain function may block, and may return something to await.
+                    result = await asyncio.to_thread(flight.renew)
+                    if inspect.isawaitable(result):
+                        result = await result
+            self._adopt(flight, result)
+        except Exception as error:
+            self._landed(flight, error)
+        else:
+            self._landed(flight, None)
+
+    def grounded(self, flight: Flight) -> None:
+        """Settle a renewal whose task is over: cancelled, maybe before it began."""
+        self._landed(flight, asyncio.CancelledError())
+
+    def starting(self, call: Renew | None) -> Steps:
+        """The steps of `start()`: at most one session is made, however many ask for it."""
+        call = call or self.renew
+        while True:
+            launch = False
+            with self._lock:
+                held, flight = self._held, self._flight
+                if flight is None:
+                    if held.key is not None:
+                        return
+                    if held.leader is None:
+                        if call is None:
+                            raise ValueError("start() needs a call that writes to the session")
+                        flight, launch = self._take_off(call, held.lost), True
+                leader = held.leader
+            if flight is not None:
+                if launch:
+                    yield Launch(flight)
+                yield from self._land(flight)
+                if flight.error is not None:
+                    raise SessionNotStarted(
+                        f"No session was started: the call that was to make it failed "
+                        f"({type(flight.error).__name__}); see the cause."
+                    ) from flight.error
+            elif leader is not None:
+                yield Wait(leader, self.leader_timeout)
+                self._pass_lead(held, leader)
+
+    # Ending
+
+    @contextmanager
+    def ending(self) -> Iterator[Callable[[int], None]]:
+        """The time in which we end the session: a 401 within it renews nothing.
+
+        Tell what it yields the status that ending was answered with. Raises `SessionError` when
+        that is none of success; the key is kept then.
+        """
+        with self._lock:
+            held = self._held
+            held.ending = True
+        answered: list[int] = []
+        try:
+            yield answered.append
+        except SessionLost:
+            # It was over before we came to end it.
+            answered.append(200)
+        finally:
+            held.ending = False
+        if answered and answered[0] >= 300:
+            raise SessionError(f"The session was not ended: the server answered {answered[0]}.")
+        with self._lock:
+            if self._held is held:
+                self._replace(Held(None))
+
+    def forget(self) -> None:
+        """Let go of the key without telling the server. The next call begins a new session."""
+        with self._lock:
+            self._replace(Held(None))
+
+    def _me(self) -> object:
+        """Who is calling: a call must never wait for itself."""
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            task = None
+        return threading.get_ident() if task is None else id(task)
+
+
+def _finish(future: concurrent.futures.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+# The drivers: the two ways to do a step that is not sending.
+
+
+def perform(flow: Flow, step: Wait | Sleep | Launch) -> None:
+    """Do a step in this thread."""
+    if isinstance(step, Wait):
+        concurrent.futures.wait([step.future], step.seconds)
+    elif isinstance(step, Sleep):
+        time.sleep(step.seconds)
+    else:
+        context = contextvars.copy_context()
+        # A daemon, so that a renewal that hangs does not keep the process from ending.
+        threading.Thread(
+            target=context.run, args=(flow.run, step.flight), name="session-renew", daemon=True
+        ).start()
+
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+async def aperform(flow: Flow, step: Wait | Sleep | Launch) -> None:
+    """Do a step in this task; cancelling it cancels nobody else's wait."""
+    if isinstance(step, Wait):
+        await asyncio.wait([asyncio.wrap_future(step.future)], timeout=step.seconds)
+    elif isinstance(step, Sleep):
+        await asyncio.sleep(step.seconds)
+    else:
+        task = asyncio.get_running_loop().create_task(flow.arun(step.flight))
+        # The loop keeps weak references only.
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+        task.add_done_callback(lambda _: flow.grounded(step.flight))
+
+
+def drive(flow: Flow, steps: Steps) -> None:
+    """Run steps that send nothing, in this thread."""
+    for step in steps:
+        assert not isinstance(step, Held)
+        perform(flow, step)
+
+
+async def adrive(flow: Flow, steps: Steps) -> None:
+    """Run steps that send nothing, in this task."""
+    for step in steps:
+        assert not isinstance(step, Held)
+        await aperform(flow, step)

@@ -1,0 +1,31 @@
+"""Header sessions for httpx: `httpx.Client(auth=HeaderSession())`, or `AsyncClient`."""
+
+from __future__ import annotations
+
+import httpx
+
+from django_header_sessions.clients._httpx import HttpxSession, keyed_headers
+from django_header_sessions.clients.flow import (
+    InsecureOrigin,
+    SessionError,
+    SessionKey,
+    SessionLost,
+    SessionNotStarted,
+)
+
+__all__ = [
+    "HeaderSession",
+    "InsecureOrigin",
+    "SessionError",
+    "SessionKey",
+    "SessionLost",
+    "SessionNotStarted",
+]
+
+
+class HeaderSession(HttpxSession, httpx.Auth):
+    """One server-side session, for one `httpx.Client` or `AsyncClient`. See `flow.Flow`."""
+
+    _plain = httpx.Headers
+    _keyed = keyed_headers(httpx.Headers)
+    _byte_stream = httpx.ByteStream

@@ -1,0 +1,31 @@
+"""Header sessions for httpx2: `httpx2.Client(auth=HeaderSession())`, or `AsyncClient`."""
+
+from __future__ import annotations
+
+import httpx2
+
+from django_header_sessions.clients._httpx import HttpxSession, keyed_headers
+from django_header_sessions.clients.flow import (
+    InsecureOrigin,
+    SessionError,
+    SessionKey,
+    SessionLost,
+    SessionNotStarted,
+)
+
+__all__ = [
+    "HeaderSession",
+    "InsecureOrigin",
+    "SessionError",
+    "SessionKey",
+    "SessionLost",
+    "SessionNotStarted",
+]
+
+
+class HeaderSession(HttpxSession, httpx2.Auth):
+    """One server-side session, for one `httpx2.Client` or `AsyncClient`. See `flow.Flow`."""
+
+    _plain = httpx2.Headers
+    _keyed = keyed_headers(httpx2.Headers)
+    _byte_stream = httpx2.ByteStream

@@ -1,0 +1,195 @@
+"""Header sessions for requests: `session.auth = HeaderSession()`."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import time
+from typing import Any
+from urllib.parse import urljoin
+
+import requests
+from requests.utils import requote_uri
+
+from django_header_sessions.clients import flow
+from django_header_sessions.clients.flow import (
+    InsecureOrigin,
+    SessionError,
+    SessionKey,
+    SessionLost,
+    SessionNotStarted,
+)
+
+__all__ = [
+    "HeaderSession",
+    "InsecureOrigin",
+    "SessionError",
+    "SessionKey",
+    "SessionLost",
+    "SessionNotStarted",
+]
+
+
+class Trip:
+    """One call on its way, over all its hops: the response hook of its requests.
+
+    The library tells an auth object neither that a request failed nor that it was never sent. The
+    requests hold the only reference to this object, and this object the only one to `steps`: when
+    the library drops the request, `steps` is closed and nobody waits for it any longer.
+    """
+
+    def __init__(self, session: HeaderSession) -> None:
+        self.session = session
+        self.steps: flow.Steps | None = None
+        self.held: flow.Held | None = None
+
+    def board(self, request: requests.PreparedRequest) -> None:
+        """Make the request that the library is about to send the first of this call."""
+        self.steps = self.session.call()
+        self.held = advance(self.session, self.steps, None)
+        dress(self.session, request, self.held)
+        request.hooks["response"].append(self)
+
+    def __call__(self, response: requests.Response, **how: Any) -> requests.Response:
+        """Take the answer to one hop; called by the library. `how` is how to send another."""
+        request = response.request
+        if self.held is not None:
+            steps = self.steps
+            if steps is None or request.headers.get(self.session.header) != self.held.value:
+                # A later hop, or a prepared request sent once more: it waited for nobody.
+                steps = self.session.call(self.held)
+                next(steps)
+            self.steps = None
+            response = self._finish(steps, response, how)
+        # The library copies the headers of the request it sent, whatever the next host is.
+        target = redirected_to(response)
+        if target is not None:
+            if self.session.owns(flow.origin_of(target)):
+                self.held = self.session.current()
+                dress(self.session, request, self.held)
+            else:
+                self.held = None
+                request.headers.pop(self.session.header, None)
+        return response
+
+    def _finish(
+        self, steps: flow.Steps, response: requests.Response, how: dict[str, Any]
+    ) -> requests.Response:
+        """Repeat the request as often as the flow says, and answer the last response."""
+        session = self.session
+        try:
+            while True:
+                step = advance(session, steps, session.answer(response))
+                # Read, so that the connection is used again.
+                response.content  # noqa: B018
+                again = response.request.copy()
+                dress(session, again, step)
+                adapter: Any = response.connection
+                repeated: requests.Response = adapter.send(again, **how)
+                repeated.history = [*response.history, response]
+                repeated.request = again
+                response = repeated
+        except StopIteration:
+            return response
+        except BaseException:
+            response.close()
+            raise
+        finally:
+            steps.close()
+
+
+def advance(session: HeaderSession, steps: flow.Steps, answer: flow.Answer | None) -> flow.Held:
+    """Do what the flow says until it says send. Raises `StopIteration` when the call is over."""
+    step = next(steps) if answer is None else steps.send(answer)
+    while not isinstance(step, flow.Held):
+        if isinstance(step, flow.Wait):
+            wait(step)
+        else:
+            flow.perform(session, step)
+        step = next(steps)
+    return step
+
+
+def wait(step: flow.Wait) -> None:
+    """Wait for another call, which may have failed without our being told.
+
+    The exceptions of this library hold the request that failed, in reference cycles: nobody's
+    any more, they may stay for long. Collecting them, now and then, ends the wait.
+    """
+    give_up = None if step.seconds is None else time.monotonic() + step.seconds
+    pause = 0.25
+    while not step.future.done():
+        left = pause if give_up is None else min(pause, give_up - time.monotonic())
+        if left <= 0:
+            return
+        concurrent.futures.wait([step.future], left)
+        if not step.future.done():
+            gc.collect()
+            pause *= 2
+
+
+def dress(session: HeaderSession, request: requests.PreparedRequest, held: flow.Held) -> None:
+    """Put the session header on a request, in a `str` whose repr is masked."""
+    request.headers[session.header] = flow.SessionKey(held.value)
+
+
+def redirected_to(response: requests.Response) -> str | None:
+    """The URL that the library goes to next if it follows redirects, `None` if none."""
+    if not response.is_redirect:
+        return None
+    location = requests.Session().get_redirect_target(response)
+    return None if location is None else urljoin(response.url, requote_uri(location))
+
+
+class HeaderSession(flow.Flow, requests.auth.AuthBase):
+    """One server-side session, as an auth object. See `flow.Flow`."""
+
+    # The library does not tell how a call ended that raised; see `Trip`.
+    leader_timeout = 60.0
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Prepare one call; called by the library."""
+        if self.owns(flow.origin_of(request.url or "")):
+            Trip(self).board(request)
+        return request
+
+    def answer(self, response: requests.Response) -> flow.Answer:
+        """What a response says about the session."""
+        headers = response.headers
+        answer = flow.Answer(response.status_code)
+        if self.header in headers:
+            # The library joins what came more than once.
+            answer.announced = headers[self.header].split(",")
+        answer.expires_in = headers.get(flow.EXPIRES_IN)
+        if response.status_code >= 400:
+            request = response.request
+            answer.idempotent = request.method in flow.IDEMPOTENT
+            answer.replayable = isinstance(request.body, bytes | str | None)
+            answer.retry_after = headers.get("Retry-After")
+            kind = headers.get("Content-Type")
+            if flow.is_problem(kind):
+                answer.problem = flow.problem_of(kind, response.content)
+        return answer
+
+    def start(self, call: flow.Renew | None = None) -> None:
+        """Make the session now, through `call` (else `renew`), unless there is one.
+
+        For a client whose first calls run in parallel and whose very first one may not write.
+        However many threads ask, `call` runs once. Raises `SessionNotStarted`.
+        """
+        flow.drive(self, self.starting(call))
+
+    def keep_alive(self, client: requests.Session) -> float | None:
+        """Restart the idle timeout; answers `expires_in`, `None` when there is no session."""
+        if self.key is not None:
+            client.get(self.resource_url, auth=self)
+        return self.expires_in
+
+    def end(self, client: requests.Session) -> None:
+        """End the session on the server and forget it; nothing when there is none.
+
+        Raises `SessionError`, and keeps the key, when the server does not end it.
+        """
+        if self.key is not None:
+            with self.ending() as answered:
+                answered(client.delete(self.resource_url, auth=self).status_code)

@@ -1,0 +1,553 @@
+/**
+ * Header sessions for fetch, in browsers and in Node: `new HeaderSession().fetch(url)`.
+ *
+ * The same decisions as django_header_sessions.clients.flow makes for Python; no dependencies.
+ */
+
+const PROBLEM_TYPE = "urn:django-header-sessions:";
+const KEY = /^[a-z0-9]{40}$/;
+const ID_LENGTH = 15;
+const LOOPBACK = /^(localhost|.+\.localhost|127(\.\d{1,3}){3}|\[::1\])$/;
+const IDEMPOTENT = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
+const REDIRECTS = new Set([301, 302, 303, 307, 308]);
+const MAX_REDIRECTS = 20;
+// A call is repeated this often in all for a newer key; more means that somebody rotates in a loop.
+const MAX_TAKES = 3;
+const LEAST_WAIT = 50;
+
+/** Something about the session, not about one answer. Carries no session key. */
+export class SessionError extends Error {
+  name = "SessionError";
+}
+
+/** The first call goes to a plain-HTTP origin that is not loopback. */
+export class InsecureOrigin extends SessionError {
+  name = "InsecureOrigin";
+}
+
+/** `start()` ran its call, and no session key was announced. */
+export class SessionNotStarted extends SessionError {
+  name = "SessionNotStarted";
+}
+
+/** The session this call belonged to is gone, and what it held with it. */
+export class SessionLost extends SessionError {
+  name = "SessionLost";
+
+  constructor(sessionId, reason, { executed, renewed, detail, cause }) {
+    const ran =
+      executed === undefined ? "may have been executed" : executed ? "was executed" : "was not executed";
+    const then = renewed
+      ? "A renewed session is in place: make the call again if that is right."
+      : "The key is forgotten: the next call begins a new, empty session. " +
+        "Give renew to have it rebuilt (sign in again, initialise again).";
+    super(`Session ${sessionId} is lost, and all it held: ${detail}. This call ${ran}. ${then}`, {
+      cause,
+    });
+    this.sessionId = sessionId;
+    this.reason = reason;
+    this.executed = executed;
+    this.renewed = renewed;
+  }
+}
+
+const DETAIL = {
+  unknown: "the server does not know it (expired, ended, or its store was emptied)",
+  ended: "it was ended while this call ran",
+  superseded: "its key was replaced, and not through this client",
+};
+
+/** What was held at one moment: a key, or none. Compared by identity; `line` as in flow.py. */
+class Held {
+  constructor(key, { lost = null, line = Symbol("line") } = {}) {
+    this.key = key;
+    this.lost = lost;
+    this.failed = null;
+    this.line = line;
+    this.awaited = new Set();
+    this.leader = null;
+    this.tried = false;
+    this.ending = false;
+    this.expiresAt = null;
+  }
+
+  get id() {
+    return this.key.slice(0, ID_LENGTH);
+  }
+}
+
+function deferred() {
+  let resolve;
+  const promise = new Promise((done) => {
+    resolve = done;
+  });
+  return { promise, resolve };
+}
+
+/** Settles as `promise` does, or rejects when `signal` aborts or `ms` have passed. */
+function within(promise, { signal, ms }) {
+  return new Promise((resolve, reject) => {
+    const abort = () => finish(reject, signal.reason);
+    const timer =
+      ms === undefined
+        ? undefined
+        : setTimeout(() => finish(reject, new DOMException("Took too long", "TimeoutError")), ms);
+    const finish = (settle, value) => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+      settle(value);
+    };
+    if (signal?.aborted) return abort();
+    signal?.addEventListener("abort", abort);
+    promise.then(
+      (value) => finish(resolve, value),
+      (error) => finish(reject, error),
+    );
+  });
+}
+
+function sleep(ms, signal) {
+  let timer;
+  const promise = new Promise((resolve) => {
+    timer = setTimeout(resolve, ms);
+  });
+  return within(promise, { signal }).finally(() => clearTimeout(timer));
+}
+
+function secondsOf(retryAfter) {
+  if (retryAfter === null) return null;
+  if (/^\s*\d+\s*$/.test(retryAfter)) return Number(retryAfter);
+  const when = Date.parse(retryAfter);
+  return Number.isNaN(when) ? null : Math.max(0, (when - Date.now()) / 1000);
+}
+
+/** The problem document, read from a copy so that the caller can read it, too. */
+async function problemOf(response) {
+  const type = (response.headers.get("Content-Type") ?? "").split(";")[0].trim().toLowerCase();
+  if (response.status < 400 || type !== "application/problem+json") return null;
+  try {
+    const document = await response.clone().json();
+    return typeof document === "object" ? document : null;
+  } catch {
+    return null;
+  }
+}
+
+// Nothing but the type will do: applications answer 401, with the same challenge, for reasons of
+// their own. So a HEAD, which is answered without a body, never loses a session.
+function kindOf(problem) {
+  if (typeof problem?.type !== "string" || !problem.type.startsWith(PROBLEM_TYPE)) return null;
+  return problem.type.slice(PROBLEM_TYPE.length);
+}
+
+/** One server-side session, for all the calls made through its `fetch`. */
+export class HeaderSession {
+  #header;
+  #renew;
+  #renewTimeout;
+  #maxWait;
+  #insecure;
+  #resource;
+  #credentials;
+  #fetch;
+  #origin = null;
+  #held;
+  #flight = null;
+  #stir = null;
+
+  constructor({
+    key,
+    origin,
+    renew,
+    renewTimeout = 30,
+    maxWait = 10,
+    insecure = false,
+    header = "X-Session-Key",
+    resource = "/api/sessions/current/",
+    credentials = "omit",
+    fetch = globalThis.fetch,
+  } = {}) {
+    if (key !== undefined && !KEY.test(key)) {
+      throw new TypeError("A session key is 40 characters of a-z and 0-9; this is none.");
+    }
+    this.#header = header;
+    this.#renew = renew;
+    this.#renewTimeout = renewTimeout;
+    this.#maxWait = maxWait;
+    this.#insecure = insecure;
+    this.#resource = resource;
+    this.#credentials = credentials;
+    // Called as a method of anything else, a browser's fetch throws.
+    this.#fetch = (request) => fetch(request);
+    this.#held = new Held(key ?? null);
+    if (origin !== undefined) this.#owns(new URL(origin));
+    this.fetch = this.fetch.bind(this);
+  }
+
+  /** The key held, `null` before there is one. A password: for going on after a restart only. */
+  get key() {
+    return this.#held.key;
+  }
+
+  /** The public id of the session, `null` before there is one. */
+  get id() {
+    return this.#held.key === null ? null : this.#held.id;
+  }
+
+  /** The only origin that is sent the key, `null` before the first call. */
+  get origin() {
+    return this.#origin;
+  }
+
+  /** Seconds until the session is over if nothing is called; `null` while that is unknown. */
+  get expiresIn() {
+    const at = this.#held.expiresAt;
+    return at === null ? null : Math.max(0, (at - performance.now()) / 1000);
+  }
+
+  /** As the global `fetch`, with the session. May reject with a `SessionError`. */
+  fetch(input, init) {
+    return this.#follow(input, init, []);
+  }
+
+  /** Make the session now, through `call` (else `renew`), unless there is one. */
+  async start(call = this.#renew) {
+    for (;;) {
+      let flight = this.#flight;
+      if (flight === null) {
+        const held = this.#held;
+        if (held.key !== null) return;
+        if (held.leader !== null) {
+          await held.leader.promise;
+          continue;
+        }
+        if (call === undefined) {
+          throw new TypeError("start() needs a call that writes to the session");
+        }
+        flight = this.#takeOff(call, held.lost);
+      }
+      await flight.promise;
+      if (flight.error !== null) {
+        throw new SessionNotStarted(
+          "No session was started: the call that was to make it failed; see the cause.",
+          { cause: flight.error },
+        );
+      }
+    }
+  }
+
+  /** Restart the idle timeout; answers `expiresIn`, `null` when there is no session. */
+  async keepAlive() {
+    if (this.#held.key !== null) await (await this.fetch(this.#resourceUrl())).arrayBuffer();
+    return this.expiresIn;
+  }
+
+  /** End the session on the server and forget it; rejects, and keeps it, when that fails. */
+  async end() {
+    const held = this.#held;
+    if (held.key === null) return;
+    held.ending = true;
+    let status = 200;
+    try {
+      const response = await this.fetch(this.#resourceUrl(), { method: "DELETE" });
+      await response.arrayBuffer();
+      status = response.status;
+    } catch (error) {
+      // It was over before we came to end it.
+      if (!(error instanceof SessionLost)) throw error;
+    } finally {
+      held.ending = false;
+    }
+    if (status >= 300) {
+      throw new SessionError(`The session was not ended: the server answered ${status}.`);
+    }
+    if (this.#held === held) this.#replace(new Held(null));
+  }
+
+  /** Let go of the key without telling the server. */
+  forget() {
+    this.#replace(new Held(null));
+  }
+
+  // Redirects, followed by hand: a fetch that follows sends the session header wherever it goes.
+
+  async #follow(input, init, nested) {
+    let request = new Request(input, { credentials: this.#credentials, ...init });
+    const mode = request.redirect;
+    for (let hops = 0; ; hops += 1) {
+      const ours = this.#owns(new URL(request.url));
+      const spare = request.body === null ? null : request.clone();
+      const response = ours
+        ? await this.#call(new Request(request, { redirect: "manual" }), nested)
+        : await this.#fetch(new Request(request, { redirect: hops ? "manual" : mode }));
+      const seen = REDIRECTS.has(response.status);
+      if (mode === "manual" || (!ours && hops === 0) || !(seen || response.type === "opaqueredirect")) {
+        return response;
+      }
+      const location = response.headers.get("Location");
+      if (mode === "error" || !seen || location === null) {
+        // Browsers do not say where a redirect leads, and so it cannot be followed safely.
+        throw new SessionError(`${request.url} redirects. Call where it leads, with the session.`);
+      }
+      if (hops >= MAX_REDIRECTS) throw new SessionError("Too many redirects.");
+      const url = new URL(location, request.url);
+      const become =
+        (response.status === 303 && request.method !== "HEAD") ||
+        (response.status < 303 && request.method === "POST");
+      await response.body?.cancel();
+      const headers = new Headers(request.headers);
+      if (url.origin !== new URL(request.url).origin) {
+        headers.delete("Authorization");
+        headers.delete(this.#header);
+      }
+      const source = spare ?? request;
+      if (become) for (const name of ["Content-Type", "Content-Length"]) headers.delete(name);
+      request = new Request(url, {
+        method: become ? "GET" : source.method,
+        headers,
+        body: become || spare === null ? undefined : await spare.arrayBuffer(),
+        signal: request.signal,
+        credentials: request.credentials,
+      });
+    }
+  }
+
+  // One call
+
+  async #call(request, nested) {
+    const { signal } = request;
+    let takes = 0;
+    let renewed = false;
+    let giveUp = null;
+    for (;;) {
+      const { held: entered, lead } = await this.#enter(signal, nested);
+      const sent = entered;
+      const token = Symbol("call");
+      sent.awaited.add(token);
+      let response = null;
+      try {
+        const out = request.clone();
+        out.headers.set(this.#header, sent.key ?? "new");
+        response = await this.#fetch(out);
+        this.#capture(sent, response);
+      } finally {
+        sent.awaited.delete(token);
+        if (lead !== null) {
+          // An answer that says nothing about the session leaves the next call to go alone.
+          if (response !== null && response.status < 500) sent.tried = true;
+          if (sent.leader === lead) sent.leader = null;
+          lead.resolve();
+        }
+        this.#stirred();
+      }
+      if (response.status < 400 || response.type === "opaqueredirect") return response;
+      const problem = await problemOf(response);
+      const kind = kindOf(problem);
+      const executed = typeof problem?.executed === "boolean" ? problem.executed : undefined;
+      const safe = executed === false || IDEMPOTENT.has(request.method);
+      const ours = sent.key !== null;
+      if (ours && (kind === "unknown" || kind === "ended")) {
+        await this.#lose(sent, kind, { executed, renewed, signal, nested });
+        renewed = true;
+        if (!safe) throw this.#lost(sent, kind, executed, true);
+      } else if (ours && kind === "superseded") {
+        takes += 1;
+        await this.#takeNewer(sent, executed, takes, signal);
+        if (!safe) return response;
+      } else if (response.status === 503) {
+        const pause = secondsOf(response.headers.get("Retry-After"));
+        const now = performance.now() / 1000;
+        giveUp ??= now + this.#maxWait;
+        if (pause === null || !safe || this.#maxWait <= 0 || now + pause > giveUp) return response;
+        await response.body?.cancel();
+        await sleep(Math.max(pause * 1000, LEAST_WAIT), signal);
+        continue;
+      } else {
+        return response;
+      }
+      await response.body?.cancel();
+    }
+  }
+
+  async #enter(signal, nested) {
+    for (;;) {
+      const held = this.#held;
+      let flight = this.#flight;
+      if (flight !== null && nested.includes(flight)) return { held, lead: null };
+      if (nested.some((old) => old.error !== null)) {
+        throw new SessionError("This renewal was given up; what it calls is not sent.");
+      }
+      if (flight === null) {
+        if (held.key !== null || (held.tried && held.lost === null)) return { held, lead: null };
+        if (held.lost !== null && this.#renew !== undefined) {
+          flight = this.#takeOff(this.#renew, held.lost);
+        } else if (held.leader === null) {
+          held.leader = deferred();
+          return { held, lead: held.leader };
+        }
+      }
+      if (flight !== null) {
+        await within(flight.promise, { signal });
+        if (flight.error !== null && flight.lost !== null) throw this.#notRenewed(flight, false);
+      } else {
+        await within(held.leader.promise, { signal });
+      }
+    }
+  }
+
+  #owns(url) {
+    if (this.#origin !== null || !/^https?:$/.test(url.protocol)) return url.origin === this.#origin;
+    if (url.protocol === "http:" && !this.#insecure && !LOOPBACK.test(url.hostname)) {
+      throw new InsecureOrigin(
+        `${url.origin} is plain HTTP: a session key sent there can be read on the way. ` +
+          "Use https, or say insecure where the network is yours.",
+      );
+    }
+    this.#origin = url.origin;
+    return true;
+  }
+
+  #capture(sent, response) {
+    const announced = response.headers.get(this.#header);
+    if (announced !== null) {
+      if (this.#held !== sent) {
+        if (sent.key === null && KEY.test(announced)) {
+          console.warn(
+            "A call made a session of its own, because it overlapped the one that made " +
+              `session ${this.id}; what it stored is lost. Call start() first.`,
+          );
+        }
+      } else if (KEY.test(announced)) {
+        if (announced !== sent.key) {
+          const same = sent.lost !== null || (sent.key !== null && announced.startsWith(sent.id));
+          this.#replace(new Held(announced, same ? { line: sent.line } : {}));
+        }
+      } else if (announced === "") {
+        this.#replace(new Held(null));
+      } else {
+        console.warn(`${this.#origin} announced no valid session key; ignored. Session: ${this.id}.`);
+      }
+    }
+    const said = response.headers.get("X-Session-Expires-In");
+    if (said !== null && /^\d{1,9}$/.test(said)) {
+      const held = this.#held;
+      if (held === sent || (announced !== null && held.key === announced)) {
+        held.expiresAt = performance.now() + Number(said) * 1000;
+      }
+    }
+  }
+
+  #replace(held) {
+    this.#held = held;
+    this.#stirred();
+  }
+
+  #stirred() {
+    const stir = this.#stir;
+    this.#stir = null;
+    stir?.resolve();
+  }
+
+  // A session that is gone
+
+  async #lose(sent, kind, { executed, renewed, signal, nested }) {
+    const inside = this.#flight !== null && nested.includes(this.#flight);
+    const mine = this.#held === sent;
+    if (mine) {
+      this.#forgetLost(sent);
+      if (this.#renew !== undefined && this.#flight === null && !sent.ending && !inside && !renewed) {
+        this.#takeOff(this.#renew, sent.id);
+      }
+    }
+    const flight = this.#flight;
+    if (inside || (renewed && mine)) throw this.#lost(sent, kind, executed, false);
+    if (flight === null || flight.lost === null) {
+      // Rotated meanwhile, or renewed by another call. What somebody began anew after being
+      // told of the loss is not this call's session: it has to be told, too.
+      const { key, line, failed } = this.#held;
+      if (key !== null && line === sent.line) return;
+      if (failed !== null && line === sent.line) throw this.#notRenewed(failed, executed);
+      throw this.#lost(sent, kind, executed, false);
+    }
+    await within(flight.promise, { signal });
+    if (flight.error !== null) throw this.#notRenewed(flight, executed);
+  }
+
+  #forgetLost(sent) {
+    const again = this.#renew !== undefined && !sent.ending;
+    this.#replace(new Held(null, again ? { lost: sent.id, line: sent.line } : {}));
+  }
+
+  async #takeNewer(sent, executed, takes, signal) {
+    const patience = performance.now() + this.#renewTimeout * 1000;
+    while (this.#held === sent) {
+      const left = patience - performance.now();
+      if (sent.awaited.size === 0 || left <= 0) {
+        this.#forgetLost(sent);
+        throw this.#lost(sent, "superseded", executed, false);
+      }
+      this.#stir ??= deferred();
+      await within(this.#stir.promise, { signal, ms: left }).catch((error) => {
+        if (signal.aborted) throw error;
+      });
+    }
+    if (this.#held.line !== sent.line || takes > MAX_TAKES) {
+      throw this.#lost(sent, "superseded", executed, false);
+    }
+  }
+
+  #lost(sent, kind, executed, renewed) {
+    return new SessionLost(sent.id, kind, { executed, renewed, detail: DETAIL[kind] });
+  }
+
+  #notRenewed(flight, executed) {
+    return new SessionLost(flight.lost ?? "(none)", "renewal", {
+      executed,
+      renewed: false,
+      detail: "it had ended, and renewing it failed; see the cause",
+      cause: flight.error,
+    });
+  }
+
+  // Renewing: run once for all calls, bounded, and nobody's cancellation but its own ends it.
+
+  #takeOff(renew, lost) {
+    const { promise, resolve } = deferred();
+    const flight = { promise, lost, error: null };
+    this.#flight = flight;
+    this.#fly(flight, renew).then(
+      () => null,
+      (error) => error ?? new SessionError("renew failed"),
+    ).then((error) => {
+      const failed =
+        error ??
+        (this.#held.key === null
+          ? new SessionError("renew returned, but no session key was announced to it")
+          : null);
+      if (failed !== null) {
+        // What a renewal that was given up may still bring does not count any more.
+        const held = new Held(null, lost === null ? {} : { lost, line: this.#held.line });
+        held.failed = flight;
+        this.#replace(held);
+      }
+      flight.error = failed;
+      this.#flight = null;
+      resolve();
+    });
+    return flight;
+  }
+
+  async #fly(flight, renew) {
+    // JavaScript does not tell who calls: what renews is given a fetch that is let through.
+    const through = (input, init) => this.#follow(input, init, [flight]);
+    const running = Promise.resolve().then(() => renew(through));
+    const result = await within(running, { ms: this.#renewTimeout * 1000 });
+    if (typeof result === "string" && KEY.test(result) && this.#held.key !== result) {
+      this.#replace(new Held(result, flight.lost === null ? {} : { line: this.#held.line }));
+    }
+  }
+
+  #resourceUrl() {
+    return new URL(this.#resource, this.#origin ?? undefined).href;
+  }
+}

@@ -1,0 +1,76 @@
+// Makes the calls that drivers.py asks for, one JSON document a line.
+import { readFile } from "node:fs/promises";
+import { createInterface } from "node:readline";
+
+// A data: URL, because what is served as a static file is not in a package of Node's.
+const module = new URL(
+  "../../django_header_sessions/static/django_header_sessions/header-sessions.js",
+  import.meta.url,
+);
+const source = await readFile(module, "utf8");
+const { HeaderSession } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+
+const clients = [];
+console.warn = () => {};
+
+function renewer(renew, client) {
+  return async (fetch) => {
+    if (renew.does === "call") await fetch(client.base + renew.path, { method: "POST" });
+    if (renew.does === "fail") throw new Error("no");
+    if (renew.does === "hang") await new Promise(() => {});
+    return renew.key || undefined;
+  };
+}
+
+function send(client, { method, url, document, abortable }) {
+  const init = { method, redirect: client.redirect };
+  if (document !== null && document !== undefined) {
+    init.body = JSON.stringify(document);
+    init.headers = { "Content-Type": "application/json" };
+  }
+  if (abortable) {
+    client.abort = new AbortController();
+    init.signal = client.abort.signal;
+  }
+  return client.session.fetch(url.startsWith("/") ? client.base + url : url, init);
+}
+
+const ops = {
+  open({ base, settings, renew, redirect }) {
+    const client = { base, redirect };
+    if (renew !== null) settings.renew = renewer(renew, client);
+    client.session = new HeaderSession(settings);
+    clients.push(client);
+    return clients.length - 1;
+  },
+  async call(question, client) {
+    const response = await send(client, question);
+    const text = await response.text();
+    return { status: response.status, document: text ? JSON.parse(text) : null };
+  },
+  start({ path }, client) {
+    return client.session.start((fetch) =>
+      fetch(client.base + path, { method: "PATCH", body: "{}" }),
+    );
+  },
+  end: (_, client) => client.session.end(),
+  keepAlive: (_, client) => client.session.keepAlive(),
+  get: ({ name }, client) => client.session[name],
+  abort: (_, client) => client.abort.abort(),
+  close: () => null,
+};
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const question = JSON.parse(line);
+  Promise.resolve()
+    .then(() => ops[question.op](question, clients[question.client]))
+    .then(
+      (result) => ({ n: question.n, result }),
+      (error) => ({
+        n: question.n,
+        error: { ...error, name: error.name, message: error.message, cause: undefined },
+      }),
+    )
+    .then((answer) => process.stdout.write(`${JSON.stringify(answer)}\n`));
+}
+process.exit(0);

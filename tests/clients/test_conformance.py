@@ -1,0 +1,714 @@
+"""What all clients do, each test once for every library."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
+
+import pytest
+
+from django_header_sessions.clients.flow import (
+    InsecureOrigin,
+    SessionError,
+    SessionLost,
+    SessionNotStarted,
+)
+
+from .conftest import CANCELLABLE, Open
+from .drivers import Got, Renew
+from .server import HEADER, Reply, Seen, Server, make_key, problem
+
+GATHER = 10  # seconds after which a test that waits for something has failed
+
+
+def statuses(results: list[Got | BaseException]) -> list[object]:
+    return [r.status if isinstance(r, Got) else type(r).__name__ for r in results]
+
+
+def together(count: int, handler: Callable[[Seen], Reply]) -> Callable[[Seen], Reply]:
+    """A handler that answers nobody before `count` requests are there."""
+    barrier = threading.Barrier(count)
+
+    def wait(seen: Seen) -> Reply:
+        reply = handler(seen)
+        barrier.wait(GATHER)
+        return reply
+
+    return wait
+
+
+# A session's life
+
+
+def test_says_new_then_sends_what_was_announced(call: Open, server: Server) -> None:
+    client = call()
+    assert client.call("PATCH", "/state", {"a": 1}).document == {"state": {"a": 1}}
+    assert client.call("GET", "/state").document == {"state": {"a": 1}}
+    (session,) = server.sessions.values()
+    assert [seen.sent for seen in server.seen] == ["new", session.key]
+    assert client.key == session.key
+
+
+def test_goes_on_with_a_key_that_is_given(call: Open, server: Server) -> None:
+    first = call()
+    first.call("PATCH", "/state", {"a": 1})
+    second = call(key=str(first.key), origin=server.url)
+    assert second.call("GET", "/state").document == {"state": {"a": 1}}
+
+
+@pytest.mark.parametrize(
+    "key", ["", "new", "a" * 39, "a" * 41, "A" * 40, "ä" * 40, "a" * 40 + "\n"]
+)
+def test_refuses_a_key_that_cannot_be_one(call: Open, key: str) -> None:
+    with pytest.raises(ValueError, match="40 characters") as caught:
+        call(key=key)
+    assert not key or key == "new" or key not in str(caught.value)
+
+
+def test_follows_rotation(call: Open, server: Server) -> None:
+    client = call()
+    client.call("PATCH", "/state", {"a": 1})
+    before = client.key
+    client.call("POST", "/login")
+    assert client.key != before
+    assert str(client.key)[:15] == str(before)[:15]
+    assert client.call("GET", "/state").document == {"state": {"a": 1, "user": "demo"}}
+
+
+def test_forgets_when_the_server_says_so(call: Open, server: Server) -> None:
+    client = call()
+    client.call("PATCH", "/state", {"a": 1})
+    server.on("POST", "/logout", lambda seen: Reply(headers=[(HEADER, "")]))
+    client.call("POST", "/logout")
+    assert client.key is None
+    assert client.expires_in is None
+    client.call("GET", "/state")
+    assert server.seen[-1].sent == "new"
+
+
+def test_knows_when_the_session_expires(call: Open, server: Server) -> None:
+    client = call()
+    assert client.expires_in is None
+    client.call("PATCH", "/state", {})
+    first = client.expires_in
+    assert first is not None
+    assert 1790 < first <= 1800
+    later = client.keep_alive()
+    assert later is not None
+    assert later <= 1800
+    assert server.seen[-1].path == "/api/sessions/current/"
+
+
+@pytest.mark.parametrize("said", ["-5", "soon", "9" * 30, "1e3", "", "١٢"])
+def test_ignores_an_expiry_that_is_none(call: Open, server: Server, said: str) -> None:
+    client = call(key=make_key())
+    value = said.encode().decode("latin-1")
+    server.on("GET", "/x", lambda seen: Reply(headers=[("X-Session-Expires-In", value)]))
+    assert client.call("GET", "/x").status == 200
+    assert client.expires_in is None
+
+
+def test_ends_the_session(call: Open, server: Server) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {"a": 1})
+    client.end()
+    assert client.key is None
+    assert not server.sessions
+    client.end()
+    assert len(server.of("/api/sessions/current/")) == 1
+
+
+def test_ending_what_has_ended_is_no_error_and_renews_nothing(call: Open, server: Server) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {"a": 1})
+    server.end_all()
+    client.end()
+    assert client.key is None
+    assert not server.of("/login")
+
+
+def test_a_session_that_was_not_ended_is_kept(call: Open, server: Server) -> None:
+    client = call()
+    client.call("PATCH", "/state", {"a": 1})
+    server.on("DELETE", "/api/sessions/current/", lambda seen: Reply(405))
+    with pytest.raises(SessionError, match="405"):
+        client.end()
+    assert client.call("GET", "/state").document == {"state": {"a": 1}}
+
+
+# Many calls at once
+
+
+def test_64_calls_on_a_new_client_make_one_session(call: Open, server: Server) -> None:
+    client = call()
+    results = client.parallel([("PATCH", "/state", {f"f{n}": n}) for n in range(64)])
+    assert statuses(results) == [200] * 64
+    (session,) = server.sessions.values()
+    assert len(session.data) == 64
+    assert [seen.sent for seen in server.seen].count("new") == 1
+
+
+def test_calls_go_at_once_after_a_first_one_that_wrote_nothing(call: Open, server: Server) -> None:
+    client = call()
+    client.call("GET", "/state")
+    server.on("GET", "/state", together(8, server.read))
+    assert statuses(client.parallel([("GET", "/state", None)] * 8)) == [200] * 8
+
+
+def test_the_next_call_goes_alone_when_the_first_one_fails(call: Open, server: Server) -> None:
+    client = call()
+    server.script("PATCH", "/state", Reply(500), server.write)
+    results = client.parallel([("PATCH", "/state", {f"f{n}": n}) for n in range(16)])
+    assert sorted(statuses(results), key=str) == [200] * 15 + [500]
+    assert len(server.sessions) == 1
+
+
+def test_a_first_call_that_never_arrives_holds_nobody_up(call: Open, server: Server) -> None:
+    client = call()
+    server.on("POST", "/broken", lambda seen: Reply(0))
+    for _ in range(2):
+        with pytest.raises(Exception, match=r".") as caught:
+            client.call("POST", "/broken")
+        assert not isinstance(caught.value, SessionError)
+        # It holds the request, which the client of requests then takes for under way.
+        del caught
+    assert statuses(client.parallel([("PATCH", "/state", {})] * 4)) == [200] * 4
+    assert len(server.sessions) == 1
+
+
+def test_start_makes_one_session_for_all(call: Open, server: Server) -> None:
+    client = call(origin=server.url)
+    client.call("GET", "/state")
+    client.start("/state")
+    key = client.key
+    assert key is not None
+    client.start("/state")
+    assert client.key == key
+    results = client.parallel([("PATCH", "/state", {f"f{n}": n}) for n in range(16)])
+    assert statuses(results) == [200] * 16
+    assert len(server.sessions) == 1
+
+
+def test_a_start_that_brings_no_session_says_so(call: Open, server: Server) -> None:
+    client = call()
+    server.on("PATCH", "/state", lambda seen: Reply(200, {}))
+    with pytest.raises(SessionNotStarted):
+        client.start("/state")
+    server.on("PATCH", "/state", server.write)
+    client.start("/state")
+    assert client.key is not None
+
+
+def test_an_announcement_counts_only_for_the_key_that_was_sent(call: Open, server: Server) -> None:
+    """A slow answer to a call with the old key must not bring the old session back."""
+    client = call()
+    client.call("PATCH", "/state", {})
+    arrived, go = threading.Event(), threading.Event()
+    stale = make_key()
+
+    def slow(seen: Seen) -> Reply:
+        arrived.set()
+        go.wait(GATHER)
+        return Reply(headers=[(HEADER, stale), ("X-Session-Expires-In", "1")])
+
+    server.on("GET", "/slow", slow)
+
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(client.call, "GET", "/slow")
+        arrived.wait(GATHER)
+        client.call("POST", "/login")
+        key = client.key
+        go.set()
+        assert late.result(GATHER).status == 200
+    assert client.key == key != stale
+    assert (client.expires_in or 0) > 10
+
+
+def test_a_superseded_call_takes_the_newer_key(call: Open, server: Server) -> None:
+    """The call with the old key is refused before the answer with the new key is there."""
+    client = call()
+    client.call("PATCH", "/state", {"a": 1})
+    rotated, refused = threading.Event(), threading.Event()
+
+    def rotate(seen: Seen) -> Reply:
+        reply = server.login(seen)
+        rotated.set()
+        refused.wait(GATHER)
+        return reply
+
+    def use(seen: Seen) -> Reply:
+        rotated.wait(GATHER)
+        reply = server.write(seen)
+        if reply.status == 409:
+            refused.set()
+        return reply
+
+    server.on("POST", "/login", rotate)
+    server.on("PATCH", "/use", use)
+    results = client.parallel([("POST", "/login", None), ("PATCH", "/use", {"b": 2})])
+    assert statuses(results) == [200, 200]
+    (session,) = server.sessions.values()
+    assert session.data == {"a": 1, "user": "demo", "b": 2}
+    assert len(server.of("/use")) == 2
+
+
+def test_a_key_replaced_by_somebody_else_is_a_loss(call: Open, server: Server) -> None:
+    client = call()
+    client.call("PATCH", "/state", {"a": 1})
+    (session,) = server.sessions.values()
+    server.rotate(session)
+    with pytest.raises(SessionLost, match="replaced") as caught:
+        client.call("GET", "/state")
+    assert caught.value.reason == "superseded"
+    assert caught.value.executed is False
+    assert client.key is None
+
+
+def test_a_server_that_supersedes_for_ever_is_given_up(call: Open, server: Server) -> None:
+    client = call()
+    client.call("PATCH", "/state", {})
+    (session,) = server.sessions.values()
+
+    def refuse(seen: Seen) -> Reply:
+        with server.lock:
+            reply = problem(409, "superseded")
+            reply.headers.append((HEADER, server.rotate(session)))
+        return reply
+
+    server.on("GET", "/never", refuse)
+    with pytest.raises(SessionLost):
+        client.call("GET", "/never")
+    assert 1 < len(server.of("/never")) < 10
+
+
+# A session that is gone
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_lost_session_is_seen(call: Open, server: Server, status: int) -> None:
+    client = call()
+    client.call("PATCH", "/state", {"a": 1})
+    key = str(client.key)
+    server.on("GET", "/state", lambda seen: problem(status, "unknown"))
+    with pytest.raises(SessionLost, match="not executed") as caught:
+        client.call("GET", "/state")
+    assert caught.value.session_id == key[:15]
+    assert caught.value.reason == "unknown"
+    assert caught.value.executed is False
+    assert not caught.value.renewed
+    assert key not in repr(caught.value) + str(caught.value)
+    assert client.key is None
+    client.call("PATCH", "/state", {})
+    assert server.seen[-1].sent == "new"
+
+
+def test_a_401_that_is_not_about_the_session_is_the_callers(call: Open, server: Server) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {})
+    challenge = [("WWW-Authenticate", "Session")]
+    for document, kind in (({"type": "urn:mine:unknown"}, "problem+json"), ({}, "json")):
+        reply = Reply(401, document, challenge, f"application/{kind}")
+        server.script("GET", "/private", reply)
+        assert client.call("GET", "/private").status == 401
+    assert client.call("GET", "/state").status == 200
+    assert not server.of("/login")
+
+
+def test_what_a_head_request_cannot_tell_the_next_call_does(call: Open, server: Server) -> None:
+    client = call()
+    client.call("PATCH", "/state", {})
+    server.end_all()
+    assert client.call("HEAD", "/state").status == 401
+    with pytest.raises(SessionLost):
+        client.call("GET", "/state")
+
+
+def test_renews_and_repeats(call: Open, server: Server) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {"a": 1})
+    server.end_all()
+    assert client.call("PATCH", "/state", {"b": 2}).document == {"state": {"user": "demo", "b": 2}}
+    assert [seen.sent for seen in server.of("/login")] == ["new"]
+
+
+def test_renews_with_a_key_that_renew_returns(call: Open, server: Server) -> None:
+    client = call()
+    client.call("PATCH", "/state", {"a": 1})
+    second = call(key=make_key(), renew=Renew("key", key=str(client.key)))
+    assert second.call("GET", "/state").document == {"state": {"a": 1}}
+
+
+def test_renews_once_for_all_calls_in_flight(call: Open, server: Server) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {"a": 1})
+    server.end_all()
+    server.script("PATCH", "/state", *[together(16, server.write)] * 16, server.write)
+    results = client.parallel([("PATCH", "/state", {f"f{n}": n}) for n in range(16)])
+    assert statuses(results) == [200] * 16
+    (session,) = server.sessions.values()
+    assert len(session.data) == 17
+    assert len(server.of("/login")) == 1
+
+
+def test_a_late_refusal_is_not_repeated_on_a_session_begun_since(
+    call: Open, server: Server
+) -> None:
+    """Somebody was told of the loss and went on; this call was not told yet."""
+    client = call()
+    client.call("PATCH", "/state", {"a": 1})
+    arrived, go = threading.Event(), threading.Event()
+
+    def slow(seen: Seen) -> Reply:
+        arrived.set()
+        go.wait(GATHER)
+        return server.read(seen)
+
+    server.on("GET", "/slow", slow)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(client.call, "GET", "/slow")
+        arrived.wait(GATHER)
+        server.end_all()
+        with pytest.raises(SessionLost):
+            client.call("GET", "/state")
+        client.call("PATCH", "/state", {"b": 2})
+        go.set()
+        assert isinstance(late.exception(GATHER), SessionLost)
+    assert len(server.of("/slow")) == 1
+    assert client.call("GET", "/state").document == {"state": {"b": 2}}
+
+
+@pytest.mark.parametrize("executed", [True, None])
+def test_does_not_repeat_what_may_have_run(
+    call: Open, server: Server, executed: bool | None
+) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {})
+    server.script("POST", "/pay", problem(401, "ended", executed))
+    with pytest.raises(SessionLost) as caught:
+        client.call("POST", "/pay", {})
+    assert caught.value.executed is executed
+    assert caught.value.renewed
+    assert len(server.of("/pay")) == 1
+    assert client.call("GET", "/state").document == {"state": {"user": "demo"}}
+
+
+def test_repeats_what_is_idempotent_even_if_it_ran(call: Open, server: Server) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {})
+    server.script("PUT", "/thing", problem(401, "ended", executed=True), Reply(200, {"ok": 1}))
+    assert client.call("PUT", "/thing", {}).document == {"ok": 1}
+
+
+def test_a_renewal_that_fails_is_a_loss_for_all(call: Open, server: Server) -> None:
+    client = call(renew=Renew("fail"))
+    client.start("/state")
+    server.end_all()
+    server.script("GET", "/state", *[together(4, server.read)] * 4, server.read)
+    results = client.parallel([("GET", "/state", None)] * 4)
+    assert statuses(results) == ["SessionLost"] * 4
+    reasons = {result.reason for result in results if isinstance(result, SessionLost)}
+    assert reasons == {"renewal"}
+    # Not started over by the next call either: it tries to renew again.
+    with pytest.raises(SessionLost):
+        client.call("GET", "/state")
+    assert len(server.of("/state")) == 5
+
+
+def test_a_renewal_that_hangs_is_given_up(call: Open, server: Server) -> None:
+    client = call(renew=Renew("hang"), renew_timeout=0.2)
+    client.call("PATCH", "/state", {})
+    server.end_all()
+    results = client.parallel([("GET", "/state", None)] * 4)
+    assert statuses(results) == ["SessionLost"] * 4
+
+
+@pytest.mark.parametrize("kind", ["unknown", "other"])
+def test_a_renewal_that_is_answered_401_is_a_loss(call: Open, server: Server, kind: str) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {})
+    server.end_all()
+    server.on("POST", "/login", lambda seen: problem(401, kind))
+    with pytest.raises(SessionLost) as caught:
+        client.call("GET", "/state")
+    assert caught.value.reason == "renewal"
+    assert len(server.of("/login")) == 1
+
+
+def test_a_renewed_session_that_is_refused_again_is_a_loss(call: Open, server: Server) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {})
+    server.on("GET", "/cursed", lambda seen: problem(401, "unknown"))
+    with pytest.raises(SessionLost):
+        client.call("GET", "/cursed")
+    assert len(server.of("/cursed")) == 2
+    assert len(server.of("/login")) == 1
+
+
+@pytest.mark.parametrize("library", CANCELLABLE, indirect=True)
+def test_a_call_cancelled_while_renewing_takes_nobody_along(call: Open, server: Server) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {})
+    server.end_all()
+    renewing, go = threading.Event(), threading.Event()
+
+    def slow_login(seen: Seen) -> Reply:
+        renewing.set()
+        go.wait(GATHER)
+        return server.login(seen)
+
+    server.on("POST", "/login", slow_login)
+    client.cancelled("GET", "/state", renewing)
+    go.set()
+    results = client.parallel([("GET", "/state", None)] * 4)
+    assert statuses(results) == [200] * 4
+    assert len(server.of("/login")) == 1
+
+
+@pytest.mark.parametrize("library", CANCELLABLE, indirect=True)
+def test_a_cancelled_first_call_holds_nobody_up(call: Open, server: Server) -> None:
+    client = call()
+    arrived, go = threading.Event(), threading.Event()
+
+    def slow(seen: Seen) -> Reply:
+        arrived.set()
+        go.wait(GATHER)
+        return Reply()
+
+    server.on("GET", "/slow", slow)
+    client.cancelled("GET", "/slow", arrived)
+    assert statuses(client.parallel([("PATCH", "/state", {})] * 4)) == [200] * 4
+    go.set()
+    assert len(server.sessions) == 1
+
+
+# A store that is down
+
+
+def test_waits_and_repeats_on_503(call: Open, server: Server) -> None:
+    client = call()
+    client.call("PATCH", "/state", {})
+    down = problem(503, "unavailable", False, ("Retry-After", "0"))
+    server.script("PATCH", "/state", down, down, server.write)
+    assert client.call("PATCH", "/state", {"a": 1}).document == {"state": {"a": 1}}
+
+
+def test_understands_a_date_to_come_back_at(call: Open, server: Server) -> None:
+    client = call()
+    past = formatdate(time.time() - 60, usegmt=True)
+    server.script("GET", "/x", Reply(503, headers=[("Retry-After", past)]), Reply(200))
+    assert client.call("GET", "/x").status == 200
+
+
+@pytest.mark.parametrize("said", ["3600", "later", None])
+def test_does_not_wait_beyond_the_bound(call: Open, server: Server, said: str | None) -> None:
+    client = call(max_wait=5)
+    headers = [] if said is None else [("Retry-After", said)]
+    server.on("GET", "/x", lambda seen: Reply(503, headers=headers))
+    assert client.call("GET", "/x").status == 503
+    assert len(server.of("/x")) == 1
+
+
+def test_does_not_wait_when_told_not_to(call: Open, server: Server) -> None:
+    client = call(max_wait=0)
+    server.on("GET", "/x", lambda seen: Reply(503, headers=[("Retry-After", "0")]))
+    assert client.call("GET", "/x").status == 503
+    assert len(server.of("/x")) == 1
+
+
+@pytest.mark.parametrize("executed", [True, None])
+def test_does_not_repeat_a_503_that_may_have_run(
+    call: Open, server: Server, executed: bool | None
+) -> None:
+    client = call()
+    reply = problem(503, "unavailable", executed, ("Retry-After", "0"))
+    server.on("POST", "/pay", lambda seen: reply)
+    assert client.call("POST", "/pay", {}).status == 503
+    assert len(server.of("/pay")) == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        problem(400, "malformed"),
+        problem(403, "insecure"),
+        problem(413, "too-large", executed=True),
+        Reply(429, headers=[("Retry-After", "0")]),
+        Reply(500),
+        Reply(502),
+    ],
+)
+def test_repeats_nothing_else(call: Open, server: Server, reply: Reply) -> None:
+    client = call()
+    server.on("GET", "/x", lambda seen: reply)
+    assert client.call("GET", "/x").status == reply.status
+    assert len(server.of("/x")) == 1
+
+
+# Where the key goes
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_key_stays_at_home_when_redirected_away(
+    call: Open, server: Server, other: Server, status: int
+) -> None:
+    client = call()
+    client.call("PATCH", "/state", {})
+    foreign = make_key()
+    server.on("GET", "/away", lambda seen: Reply(status, headers=[("Location", other.url + "/x")]))
+    other.on("GET", "/x", lambda seen: Reply(200, {}, [(HEADER, foreign)]))
+    assert client.call("GET", "/away").status == 200
+    assert [seen.sent for seen in other.of("/x")] == [None]
+    assert client.key not in (None, foreign)
+    assert server.of("/away")[0].sent == client.key
+
+
+def test_the_key_comes_along_when_redirected_within(call: Open, server: Server) -> None:
+    """What a redirect itself announces is taken, and sent on the next hop."""
+    client = call()
+    client.call("PATCH", "/state", {"a": 1})
+
+    def sign_in(seen: Seen) -> Reply:
+        reply = server.login(seen)
+        reply.status = 302
+        reply.headers.append(("Location", "/state"))
+        return reply
+
+    server.on("POST", "/sign-in", sign_in)
+    got = client.call("POST", "/sign-in", {})
+    assert got.document == {"state": {"a": 1, "user": "demo"}}
+    (session,) = server.sessions.values()
+    assert server.seen[-1].sent == session.key == client.key
+
+
+def test_a_first_call_that_is_redirected_makes_one_session(call: Open, server: Server) -> None:
+    client = call()
+
+    def sign_in(seen: Seen) -> Reply:
+        reply = server.login(seen)
+        reply.status = 303
+        reply.headers.append(("Location", server.url + "/state"))
+        return reply
+
+    server.on("POST", "/sign-in", sign_in)
+    assert client.call("POST", "/sign-in", {}).document == {"state": {"user": "demo"}}
+    assert len(server.sessions) == 1
+
+
+def test_the_key_is_back_after_a_way_round(call: Open, server: Server, other: Server) -> None:
+    client = call()
+    client.call("PATCH", "/state", {"a": 1})
+    server.on("GET", "/out", lambda seen: Reply(302, headers=[("Location", other.url + "/x")]))
+    home = server.url + "/state"
+    other.on("GET", "/x", lambda seen: Reply(302, headers=[("Location", home)]))
+    assert client.call("GET", "/out").document == {"state": {"a": 1}}
+    assert [seen.sent for seen in other.seen] == [None]
+    assert server.seen[-1].sent == client.key
+
+
+def test_a_redirect_that_is_not_followed_is_the_callers(call: Open, server: Server) -> None:
+    client = call(follow=False)
+    key = make_key()
+    reply = Reply(302, headers=[("Location", "/state"), (HEADER, key)])
+    server.on("GET", "/x", lambda seen: reply)
+    assert client.call("GET", "/x").status == 302
+    assert client.key == key
+    assert len(server.seen) == 1
+
+
+def test_a_session_lost_on_a_later_hop_is_renewed(call: Open, server: Server) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {})
+
+    def ends(seen: Seen) -> Reply:
+        server.end_all()
+        return Reply(302, headers=[("Location", "/state")])
+
+    server.on("POST", "/x", ends)
+    assert client.call("POST", "/x", {}).document == {"state": {"user": "demo"}}
+    assert len(server.of("/x")) == 1
+
+
+def test_other_origins_are_called_without_the_session(
+    call: Open, server: Server, other: Server
+) -> None:
+    client = call()
+    client.call("PATCH", "/state", {})
+    key = client.key
+    assert client.call("PATCH", other.url + "/state", {}).status == 200
+    assert other.seen[-1].sent is None
+    assert client.key == key
+
+
+@pytest.mark.parametrize("away", ["http://example.test", "http://127.0.0.1.example.test:80"])
+def test_no_plain_http_beyond_this_host(opener: Open, away: str) -> None:
+    with pytest.raises(InsecureOrigin, match="plain HTTP"):
+        opener(away, key=make_key(), origin=away)
+    client = opener(away, key=make_key())
+    with pytest.raises(InsecureOrigin, match="plain HTTP"):
+        client.call("GET", "/x")
+
+
+def test_plain_http_when_told_to(opener: Open) -> None:
+    opener("http://example.test", key=make_key(), origin="http://example.test", insecure=True)
+
+
+# A server that does not keep to the protocol
+
+
+@pytest.mark.parametrize(
+    "announced",
+    [
+        ["garbage"],
+        ["A" * 40],
+        ["a" * 39],
+        ["a" * 41],
+        ["new"],
+        ["a" * 40, "b" * 40],
+        ["a" * 40, "a" * 40],
+        [f"{'a' * 40},{'b' * 40}"],
+        ["", ""],
+        ["é" * 40],
+        ["x" * 8000],
+    ],
+)
+def test_an_announcement_that_is_none_is_ignored(
+    call: Open, server: Server, announced: list[str]
+) -> None:
+    client = call()
+    client.call("PATCH", "/state", {"a": 1})
+    key = client.key
+    reply = Reply(200, {}, [(HEADER, value) for value in announced])
+    server.on("GET", "/bad", lambda seen: reply)
+    assert client.call("GET", "/bad").status == 200
+    assert client.key == key
+    assert client.call("GET", "/state").document == {"state": {"a": 1}}
+
+
+def test_a_key_on_a_500_counts(call: Open, server: Server) -> None:
+    client = call()
+    client.call("PATCH", "/state", {})
+    (session,) = server.sessions.values()
+
+    def fail(seen: Seen) -> Reply:
+        return Reply(500, None, [(HEADER, server.rotate(session))])
+
+    server.on("POST", "/fail", fail)
+    assert client.call("POST", "/fail").status == 500
+    assert client.key == session.key
+    assert client.call("GET", "/state").status == 200
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff\xfe", b'{"type": 5}', b"[" * 5000])
+def test_a_problem_that_cannot_be_read_is_the_callers(
+    call: Open, server: Server, raw: bytes
+) -> None:
+    client = call()
+    client.call("PATCH", "/state", {})
+    reply = Reply(409, raw=raw, content_type="application/problem+json")
+    server.on("HEAD", "/bad", lambda seen: reply)
+    server.on("GET", "/bad", lambda seen: Reply(409, {}, raw=None))
+    assert client.call("HEAD", "/bad").status == 409
+    assert client.key is not None

@@ -1,0 +1,523 @@
+"""What is particular to one client library, and what the decisions are made of."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import logging
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+import pytest
+import requests
+
+from django_header_sessions.clients import aiohttp as sessions_aiohttp
+from django_header_sessions.clients import flow
+from django_header_sessions.clients import requests as sessions_requests
+from django_header_sessions.clients.flow import SessionError, SessionKey, SessionLost, origin_of
+
+from .drivers import HttpxCaller, Options, Renew
+from .server import HEADER, Reply, Seen, Server, Session, make_key, problem
+
+KEY = make_key()
+
+
+@pytest.fixture(params=["httpx", "httpx2"])
+def name(request: pytest.FixtureRequest) -> str:
+    library: str = request.param
+    return library
+
+
+@pytest.fixture
+def bare(name: str, server: Server) -> Iterator[HttpxCaller]:
+    """httpx that follows redirects, without the hooks."""
+    caller = HttpxCaller(name, Options(server.url, renew=Renew("call")), hooks=False)
+    yield caller
+    caller.close()
+
+
+def broken(caller: HttpxCaller) -> tuple[type[Exception], ...]:
+    """What httpx, and httpx2, raise for a URL or a connection."""
+    library = importlib.import_module(type(caller.client).__module__.partition(".")[0])
+    return (library.HTTPError, library.InvalidURL)
+
+
+def redirect(status: int, location: str) -> Reply:
+    return Reply(status, headers=[("Location", location)])
+
+
+# Imports
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2", "requests", "aiohttp"])
+def test_each_module_imports_its_own_library_and_no_django(library: str) -> None:
+    others = {"django", "httpx", "httpx2", "requests", "aiohttp"} - {library}
+    code = f"""
+import sys
+import django_header_sessions.clients.{library} as module
+assert module.HeaderSession.__module__ == module.__name__
+assert not {others!r} & set(sys.modules), {others!r} & set(sys.modules)
+assert all(hasattr(module, name) for name in module.__all__)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Where a URL leads
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://Example.com", "https://example.com"),
+        ("https://example.com:443/x", "https://example.com"),
+        ("http://example.com:80?q", "http://example.com"),
+        ("http://example.com:0080/", "http://example.com"),
+        ("http://example.com:8000#f", "http://example.com:8000"),
+        ("http://user:secret@example.com/", "http://example.com"),
+        ("http://home:80@evil.example/", "http://evil.example"),
+        ("http://[::1]:8000/", "http://[::1]:8000"),
+        ("http://example.com:/x", "http://example.com"),
+        ("http://evil.example\\@home/", None),
+        ("http://home\\.evil.example/", None),
+        ("http://a@home@evil.example/", None),
+        ("http://ho me/", None),
+        ("http://home:80:80/", None),
+        ("http://home:" + "1" * 5000, None),
+        ("http://hömé/", None),
+        ("//home/", None),
+        ("/path", None),
+        ("", None),
+        ("ftp://home/", None),
+        ("http:///x", None),
+    ],
+)
+def test_the_origin_of_a_url(url: str, origin: str | None) -> None:
+    assert origin_of(url) == origin
+
+
+@pytest.mark.parametrize(
+    ("origin", "fine"),
+    [
+        ("http://localhost", True),
+        ("http://app.localhost:8000", True),
+        ("http://127.8.9.1", True),
+        ("http://[::1]:8000", True),
+        ("https://example.com", True),
+        ("http://localhost.example.com", False),
+        ("http://127.0.0.1.example.com", False),
+        ("http://10.0.0.1", False),
+    ],
+)
+def test_loopback_may_be_plain(origin: str, fine: bool) -> None:
+    if fine:
+        assert flow.Flow(origin=origin).origin == origin
+    else:
+        with pytest.raises(flow.InsecureOrigin):
+            flow.Flow(origin=origin)
+
+
+def test_an_origin_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="origin"):
+        flow.Flow(origin="example.com")
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "//{other}/x",
+        "http://{home}@{other}/x",
+        "http://{other}\\@{home}/x",
+        "http://{other}#@{home}",
+    ],
+)
+def test_no_spelling_of_a_redirect_takes_the_key_away(
+    bare: HttpxCaller, server: Server, other: Server, location: str
+) -> None:
+    with requests.Session() as client:
+        client.trust_env = False
+        client.auth = sessions_requests.HeaderSession(key=KEY)
+        home, away = server.url.removeprefix("http://"), other.url.removeprefix("http://")
+        server.on("GET", "/x", lambda seen: redirect(302, location.format(home=home, other=away)))
+        for call in (client.get, bare.client.get):
+            # Each library finds its own of these URLs to be broken; that is not the point.
+            with suppress(ValueError, OSError, requests.RequestException, *broken(bare)):
+                call(server.url + "/x")
+    assert [seen.sent for seen in other.seen] == [None] * len(other.seen)
+
+
+# The session itself
+
+
+def test_where_a_session_is(server: Server) -> None:
+    assert flow.Flow(resource="https://a.example/s").resource_url == "https://a.example/s"
+    assert flow.Flow(origin=server.url).resource_url == server.url + "/api/sessions/current/"
+    with pytest.raises(SessionError, match="origin"):
+        _ = flow.Flow(key=KEY).resource_url
+
+
+def test_what_there_is_without_a_session(bare: HttpxCaller, server: Server) -> None:
+    assert bare.session.id is None
+    assert bare.keep_alive() is None
+    assert "no session" in repr(bare.session)
+    bare.end()
+    bare.session.renew = None
+    with pytest.raises(ValueError, match="start"):
+        bare.session.start()
+    assert not server.seen
+
+
+def test_a_session_that_is_let_go(bare: HttpxCaller, server: Server) -> None:
+    bare.call("PATCH", "/state", {})
+    bare.session.forget()
+    bare.call("PATCH", "/state", {})
+    assert [seen.sent for seen in server.seen] == ["new", "new"]
+
+
+def test_start_waits_for_a_first_call(bare: HttpxCaller, server: Server) -> None:
+    arrived, go = threading.Event(), threading.Event()
+
+    def slow(seen: Seen) -> Reply:
+        arrived.set()
+        go.wait(10)
+        return server.write(seen)
+
+    server.on("PATCH", "/slow", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(bare.call, "PATCH", "/slow", {})
+        assert arrived.wait(10)
+        starting = pool.submit(bare.start, "/state")
+        go.set()
+        first.result(10)
+        starting.result(10)
+    assert len(server.sessions) == 1
+
+
+def test_starts_at_once_are_one(bare: HttpxCaller, server: Server) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(bare.start, ["/state"] * 8)) == [None] * 8
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (None, None),
+        ("5", 5.0),
+        (" 7 ", 7.0),
+        ("-1", None),
+        ("9" * 400, float("inf")),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Thu, 01 Jan 99999 00:00:00 GMT", None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_how_long_to_wait(said: str | None, seconds: float | None) -> None:
+    assert flow.seconds_of(said) == seconds
+
+
+# httpx without the hooks
+
+
+def test_httpx_alone_never_hands_the_key_on(
+    bare: HttpxCaller, server: Server, other: Server
+) -> None:
+    bare.call("PATCH", "/state", {})
+    server.on("GET", "/away", lambda seen: redirect(302, other.url + "/x"))
+    bare.call("GET", "/away")
+    assert [seen.sent for seen in other.seen] == [None]
+
+
+def test_httpx_alone_makes_a_hop_again_with_the_key(bare: HttpxCaller, server: Server) -> None:
+    bare.call("PATCH", "/state", {"a": 1})
+
+    def sign_in(seen: Seen) -> Reply:
+        reply = server.login(seen)
+        reply.status = 302
+        reply.headers.append(("Location", "/between"))
+        return reply
+
+    server.on("POST", "/sign-in", sign_in)
+    server.on("GET", "/between", lambda seen: redirect(302, "/state"))
+    got = bare.call("POST", "/sign-in", {})
+    assert got.document == {"state": {"a": 1, "user": "demo"}}
+    assert server.seen[-1].sent == bare.key
+    assert len(server.of("/sign-in")) == 1
+
+
+def test_httpx_alone_says_when_a_hop_cannot_be_made_again(
+    bare: HttpxCaller, server: Server
+) -> None:
+    bare.call("PATCH", "/state", {})
+    server.on("POST", "/x", lambda seen: redirect(307, "/y"))
+    server.on("POST", "/y", lambda seen: Reply())
+    with pytest.raises(SessionError, match="event_hooks"):
+        bare.call("POST", "/x", {})
+
+
+def test_headers_that_would_hand_the_key_on_are_refused() -> None:
+    from django_header_sessions.clients._httpx import keyed_headers
+
+    class Headers(dict[str, str]):
+        encoding = "ascii"
+
+        def __init__(self, headers: Any = (), encoding: str = "") -> None:
+            super().__init__(headers)
+
+        @property
+        def raw(self) -> list[tuple[bytes, bytes]]:
+            return []
+
+        def __contains__(self, key: object) -> bool:
+            return True
+
+    with pytest.raises(RuntimeError, match="does not support"):
+        keyed_headers(Headers)
+
+
+def test_keyed_headers_show_the_key_to_who_asks_for_it(name: str) -> None:
+    library = importlib.import_module(name)
+    module = importlib.import_module(f"django_header_sessions.clients.{name}")
+    seen: list[Any] = []
+
+    def answer(request: Any) -> Any:
+        seen.append(request.headers)
+        return library.Response(200)
+
+    transport = library.MockTransport(answer)
+    with library.Client(auth=module.HeaderSession(key=KEY), transport=transport) as client:
+        client.get("https://example.com/", headers={"x-session-key": "my own", "a": "b"})
+    (headers,) = seen
+    assert headers["x-session-key"] == headers.get("X-Session-Key") == KEY
+    assert "X-SESSION-KEY" in headers
+    assert headers["a"] == "b"
+    assert dict(headers) == dict(headers.items())
+    assert set(headers) == set(headers.keys()) == set(dict(headers.multi_items()))
+    assert KEY in headers.values()
+    assert headers.get_list("x-session-key") == [KEY]
+    assert len(headers) == len(headers.raw) == len(list(headers))
+    assert [value for key, value in headers.raw if key == b"X-Session-Key"] == [KEY.encode()]
+    assert KEY not in repr(headers)
+    assert "x-session-key" not in headers.copy()
+
+
+# Bodies that can be sent once only
+
+
+def chunks() -> Iterator[bytes]:
+    yield b"{}"
+
+
+def test_a_stream_is_not_repeated(bare: HttpxCaller, server: Server) -> None:
+    bare.call("PATCH", "/state", {})
+    down = problem(503, "unavailable", False, ("Retry-After", "0"))
+    server.on("PUT", "/x", lambda seen: down)
+    assert bare.client.put(server.url + "/x", content=chunks()).status_code == 503
+    with requests.Session() as client:
+        client.auth = sessions_requests.HeaderSession(key=str(bare.key))
+        assert client.put(server.url + "/x", data=chunks()).status_code == 503
+    assert len(server.of("/x")) == 2
+
+
+async def test_a_stream_is_not_repeated_by_aiohttp(server: Server) -> None:
+    down = problem(503, "unavailable", False, ("Retry-After", "0"))
+    server.on("PUT", "/x", lambda seen: down)
+
+    async def body() -> Any:
+        yield b"{}"
+
+    session = sessions_aiohttp.HeaderSession(key=KEY)
+    async with (
+        aiohttp.ClientSession(middlewares=[session]) as client,
+        client.put(server.url + "/x", data=body()) as response,
+    ):
+        assert response.status == 503
+    assert len(server.seen) == 1
+
+
+def test_a_streamed_answer_stays_a_stream(bare: HttpxCaller, server: Server) -> None:
+    with bare.client.stream("PATCH", server.url + "/state", json={}) as response:
+        assert not response.is_closed
+        assert response.read()
+    assert bare.key is not None
+
+
+# requests, which does not tell how a call ended
+
+
+def test_a_prepared_request_that_is_dropped_holds_nobody_up(server: Server) -> None:
+    with requests.Session() as client:
+        client.auth = sessions_requests.HeaderSession()
+        prepared = client.prepare_request(requests.Request("GET", server.url + "/state"))
+        waiting = threading.Event()
+        done: list[int] = []
+
+        def other_thread() -> None:
+            waiting.set()
+            done.append(client.patch(server.url + "/state", json={}).status_code)
+
+        thread = threading.Thread(target=other_thread)
+        thread.start()
+        waiting.wait(10)
+        assert prepared.headers[HEADER] == "new"
+        del prepared
+        gc.collect()
+        thread.join(10)
+        assert done == [200]
+
+
+def test_a_prepared_request_may_be_sent_twice(server: Server) -> None:
+    with requests.Session() as client:
+        session = client.auth = sessions_requests.HeaderSession()
+        client.patch(server.url + "/state", json={"a": 1})
+        prepared = client.prepare_request(requests.Request("GET", server.url + "/state"))
+        for _ in range(2):
+            assert client.send(prepared).json() == {"state": {"a": 1}}
+        client.post(server.url + "/login")
+        assert client.send(prepared).json() == {"state": {"a": 1, "user": "demo"}}
+        assert session.key is not None
+
+
+def test_the_history_of_a_repeated_call(server: Server) -> None:
+    with requests.Session() as client:
+        client.auth = sessions_requests.HeaderSession()
+        down = problem(503, "unavailable", False, ("Retry-After", "0"))
+        server.script("GET", "/x", down, redirect(302, "/state"))
+        response = client.get(server.url + "/x")
+        assert response.status_code == 200
+        assert response.url == server.url + "/state"
+        assert [past.status_code for past in response.history] == [302]
+
+
+# renew in the wrong colour, and in both
+
+
+def test_a_coroutine_function_cannot_renew_a_synchronous_client(server: Server) -> None:
+    async def renew() -> None: ...
+
+    with requests.Session() as client:
+        client.auth = sessions_requests.HeaderSession(key=KEY, renew=renew)
+        with pytest.raises(SessionLost) as caught:
+            client.get(server.url + "/state")
+        assert isinstance(caught.value.__cause__, TypeError)
+
+
+async def test_a_plain_function_may_renew_an_async_client(server: Server) -> None:
+    key = make_key()
+    server.sessions[key[:15]] = Session(key, data={"user": "demo"})
+    session = sessions_aiohttp.HeaderSession(key=KEY, renew=lambda: key)
+    async with (
+        aiohttp.ClientSession(middlewares=[session]) as client,
+        client.get(server.url + "/state") as answer,
+    ):
+        assert await answer.json() == {"state": {"user": "demo"}}
+
+
+async def test_a_loop_that_ends_during_a_renewal(server: Server) -> None:
+    """The renewal's task is cancelled with its loop; who waits elsewhere is told."""
+    asked = threading.Event()
+
+    async def renew() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    session = sessions_aiohttp.HeaderSession(key=KEY, renew=renew)
+    async with aiohttp.ClientSession(middlewares=[session]) as client:
+        task = asyncio.create_task(client.get(server.url + "/state"))
+        await asyncio.wait_for(asyncio.to_thread(asked.wait), 10)
+        (renewing,) = flow._tasks
+        renewing.cancel()
+        with pytest.raises(SessionLost) as caught:
+            await task
+        assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+
+
+async def test_what_a_renewal_starts_may_go_on_after_it(server: Server) -> None:
+    left: list[asyncio.Task[int]] = []
+    renewed = asyncio.Event()
+
+    async def later() -> int:
+        await renewed.wait()
+        async with client.get(server.url + "/state") as response:
+            return response.status
+
+    async def renew() -> None:
+        left.append(asyncio.create_task(later()))
+        async with client.post(server.url + "/login"):
+            pass
+
+    session = sessions_aiohttp.HeaderSession(key=KEY, renew=renew)
+    async with aiohttp.ClientSession(middlewares=[session]) as client:
+        async with client.get(server.url + "/state") as response:
+            assert response.status == 200
+        renewed.set()
+        assert await left[0] == 200
+
+
+async def test_a_renewal_that_was_given_up_sends_nothing_more(server: Server) -> None:
+    outcome: list[BaseException] = []
+
+    async def renew() -> None:
+        try:
+            await client.post(server.url + "/login")
+        except SessionError as error:
+            outcome.append(error)
+
+    session = sessions_aiohttp.HeaderSession(key=KEY, renew=renew)
+    async with aiohttp.ClientSession(middlewares=[session]) as client:
+        flight = flow.Flight(renew, KEY[:15], 60)
+        flight.error = TimeoutError()
+        flight.done.set_result(None)
+        await session.arun(flight)
+    assert len(outcome) == 1
+    assert not server.seen
+
+
+# The key is a password
+
+
+def test_a_key_masks_itself() -> None:
+    key = SessionKey(KEY)
+    assert KEY not in repr(key) + repr([key]) + f"{key!r}"
+    assert key.id == KEY[:15]
+    assert str(key) == KEY
+    assert KEY[15:] not in repr(flow.Flow(key=KEY))
+
+
+async def test_the_key_is_in_no_exception_of_aiohttp(server: Server) -> None:
+    session = sessions_aiohttp.HeaderSession(key=KEY)
+    server.on("GET", "/x", lambda seen: Reply(500))
+    async with aiohttp.ClientSession(middlewares=[session], raise_for_status=True) as client:
+        with pytest.raises(aiohttp.ClientResponseError) as caught:
+            await client.get(server.url + "/x")
+    assert KEY not in repr(caught.value) + str(caught.value)
+    assert server.seen[-1].sent == KEY
+
+
+def test_the_key_is_in_no_log_or_traceback(
+    bare: HttpxCaller, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    # It logs every header that comes in, at a level for those who look into connections.
+    caplog.set_level(logging.INFO, "httpcore")
+    caplog.set_level(logging.INFO, "httpcore2")
+    server.on("POST", "/login", lambda seen: Reply(500))
+    bare.call("PATCH", "/state", {})
+    key = str(bare.key)
+    for value in (key.upper(), f"{key},{key}", key[:-1]):
+        server.script("GET", "/bad", Reply(200, {}, [(HEADER, value)]))
+        bare.call("GET", "/bad")
+    server.end_all()
+    with pytest.raises(SessionLost) as caught:
+        bare.call("GET", "/state")
+    told = caplog.text + "".join(traceback.format_exception(caught.value))
+    assert key[:15] in told
+    assert key[15:].lower() not in told.lower()
