@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: help demo serve test lint bench clean
+.PHONY: help demo serve test test-browser soak lint bench bench-client clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -16,21 +16,29 @@ serve: $(VENV)/example  ## the example server, left running for you to try (PORT
 	$(BIN)/python example_project/demo.py --serve --port $(PORT)
 
 test: $(VENV)/test  ## all tests, with a Valkey of their own
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
+
+test-browser: $(VENV)/test  ## what needs a browser: Debian's chromium and chromium-driver
+	$(BIN)/python -m pytest -m browser
+
+soak: $(VENV)/test  ## faults under load, for some eight minutes, with a table at the end
+	$(BIN)/python -m soak
 
 lint: $(VENV)/lint  ## ruff, mypy, migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy django_header_sessions tests benchmarks example_project
+	$(BIN)/mypy django_header_sessions tests benchmarks soak example_project
 	PYTHONPATH=. DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python -W error -m django \
 		makemigrations --check --dry-run
 
-bench: $(VENV)/test  ## session machinery against Django's, and memory on Redis
+bench: $(VENV)/bench  ## machinery, memory and DRF against the others, some minutes each
 	$(BIN)/python benchmarks/machinery.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/rest_framework.py
+
+bench-client: $(VENV)/test  ## what pooling and a session save a client, with a plot
+	$(BIN)/python -m benchmarks.client.run
+	$(BIN)/python -m benchmarks.client.overhead
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

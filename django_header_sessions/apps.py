@@ -1,4 +1,4 @@
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.utils.translation import gettext_lazy as _
 
 
@@ -8,3 +8,6 @@ class HeaderSessionsConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401  registers the checks
+
+        if apps.is_installed("drf_spectacular"):
+            from .rest_framework import schema  # noqa: F401  registers its extensions

@@ -85,5 +85,16 @@ class Settings:
         """Whether header sessions are refused over plain HTTP."""
         return getattr(settings, "HEADER_SESSIONS_SECURE", False)
 
+    @property
+    def HEADER_SESSIONS_RETRY_AFTER(self) -> int:
+        """Seconds after which a client is asked to try again while the store is unavailable."""
+        return getattr(settings, "HEADER_SESSIONS_RETRY_AFTER", 1)
+
+    @property
+    def HEADER_SESSIONS_BREAKER_SECONDS(self) -> float:
+        """Seconds between two probes of a server that does not answer; until one passes, requests
+        fail at once. 0: each request waits for its own time-out."""
+        return getattr(settings, "HEADER_SESSIONS_BREAKER_SECONDS", 1)
+
 
 conf = Settings()

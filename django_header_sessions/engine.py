@@ -31,7 +31,7 @@ from .origin import Origin
 from .resolvers import COOKIE, HEADER, Transport
 from .signals import session_created, session_ended
 from .stores import get_store
-from .stores.base import Commit, Draft, Expiry, LiveSession, Terms
+from .stores.base import Commit, Draft, Expiry, LiveSession, Opened, Terms
 
 T = TypeVar("T")
 
@@ -79,6 +79,9 @@ class SessionStore(SessionBase):
         the store was down. Kept because whoever called may have swallowed the exception."""
         self.sealed = False
         """Whether the answer's headers are decided, so that a new key could not be announced."""
+        self.deleted = False
+        """Whether ``delete`` ended this session. It keeps its key then, as in Django, so that a
+        later ``save`` fails instead of making a new one."""
         self.live: LiveSession | None = None
         """What people may see of the session, as it was opened; None where none was."""
         self._origin = origin
@@ -128,32 +131,45 @@ class SessionStore(SessionBase):
         return await self._arun(self._open())
 
     def load(self) -> Fields:  # type: ignore[override]
-        self._run(self._open())
-        return self._fields
+        """The fields as they are stored. What was changed here and not saved yet stays as it is."""
+        return self._run(self._load())
 
     async def aload(self) -> Fields:  # type: ignore[override]
-        await self._arun(self._open())
-        return self._fields
+        return await self._arun(self._load())
+
+    def _load(self) -> Steps[Fields]:
+        key, changed = self.session_key, getattr(self, "_session_cache", None)
+        there = yield from self._open()
+        stored = self._fields
+        if changed is not None and (there or key is None):
+            self._fields = changed
+        return stored
 
     def _open(self) -> Steps[bool]:
-        key = self.session_key
-        opened = None
-        if key is not None:
-            try:
-                opened = yield Verb("open", (key, self.transport, self._terms()))
-            except SessionSuperseded:
-                # A browser cannot be told to take its newer cookie: to it, the old one is unknown.
-                if self.transport == HEADER:
-                    raise
-        if key is None or opened is None:
+        opened = yield from self._looked_up()
+        if opened is None:
             self._session_key = None
             self._fields = Fields(self._codec)
             return False
-        self.live = opened.session
-        self._expires_in, self._user = opened.session.expires_in, opened.session.user
-        self._opened_key = key
-        self._fields = Fields(self._codec, opened.fields, session_id=key.id)
+        self._fields = Fields(self._codec, opened.fields, session_id=opened.session.id)
         return True
+
+    def _looked_up(self) -> Steps[Opened | None]:
+        key = self.session_key
+        if key is None:
+            return None
+        try:
+            opened: Opened | None = yield Verb("open", (key, self.transport, self._terms()))
+        except SessionSuperseded:
+            # A browser cannot be told to take its newer cookie: to it, the old one is unknown.
+            if self.transport == HEADER:
+                raise
+            return None
+        if opened is not None:
+            self.live = opened.session
+            self._expires_in, self._user = opened.session.expires_in, opened.session.user
+            self._opened_key = key
+        return opened
 
     @property
     def _fields(self) -> Fields:
@@ -197,8 +213,12 @@ class SessionStore(SessionBase):
 
     def clear(self) -> None:
         """Remove all fields, those that others added meanwhile too."""
+        known = getattr(self, "_session_cache", None)
         self._fields = Fields(
-            self._codec, cleared=True, session_id=self.session_key.id if self.session_key else ""
+            self._codec,
+            cleared=True,
+            stored=known.stored if known is not None else None,
+            session_id=self.session_key.id if self.session_key else "",
         )
         self.accessed = True
         self.modified = True
@@ -218,6 +238,7 @@ class SessionStore(SessionBase):
     def _increment(self, field: str, by: int) -> Steps[int]:
         if isinstance(by, bool) or not isinstance(by, int):
             raise TypeError(f"a counter is raised by an int, not by {type(by).__name__}")
+        by = int(by)  # a range searches itself for what is of a class of its own
         if by not in INT64:
             raise OverflowError("a counter is raised by an int of at most 64 bits")
         if not self._codec.bare:
@@ -227,25 +248,32 @@ class SessionStore(SessionBase):
             )
         self.accessed = True
         fields, name = (yield from self._loaded()), field_name(field)
+        if name.startswith("_"):
+            raise TypeError(f"the field {name!r} is Django's own, and no counter")
         if self.session_key is None or fields.touched(name):
             # Assigned here and not stored yet: nobody else can have counted on it.
             raw = self._codec.encode(fields[name]) if name in fields else None
-            fields[name] = added(name, raw, by)
+            total = added(name, raw, by)
+            counter = {name: b"%d" % total}
             if self.session_key is None:
-                yield from self._create()
+                yield from self._create(counter)
+            elif fields.cleared:
+                yield from self._commit(Changes(clear=True, set=fields.encoded() | counter))
             else:
-                yield from self._commit(
-                    fields.changes() if fields.cleared else fields.changes_of(name)
-                )
-            return int(fields[name])
-        committed = yield from self._commit(Changes(add=(name, by)))
-        fields.counted(name, committed.total)
-        return int(committed.total)
+                yield from self._commit(Changes(set=counter))
+        else:
+            total = int((yield from self._commit(Changes(add=(name, by)))).total)
+        # Now that it is stored: one that failed must not be stored by a later save.
+        self._fields.counted(name, total)
+        return total
 
     def set_expiry(self, value: datetime | timedelta | int | None) -> None:
         """As Django's. On a header session an int is its own idle timeout in seconds, 0 stands for
         the default one, and a negative value ends the session; the absolute timeout caps all."""
         super().set_expiry(value)
+
+    async def aset_expiry(self, value: datetime | timedelta | int | None) -> None:
+        await super().aset_expiry(value)
 
     def get_session_cookie_age(self) -> int:
         if self.transport == HEADER:
@@ -261,14 +289,14 @@ class SessionStore(SessionBase):
     async def acreate(self) -> None:
         await self._arun(self._create())
 
-    def _create(self) -> Steps[None]:
+    def _create(self, counter: dict[str, bytes] | None = None) -> Steps[None]:
         if self._refusal is not None:
             raise self._refusal
         self._check_unsealed()
         if not hasattr(self, "_session_cache"):
             self._fields = Fields(self._codec)
         fields = self._fields
-        changes = Changes(set=fields.encoded())
+        changes = Changes(set=fields.encoded() | (counter or {}))
         Fields(self._codec).check_size(changes, conf.HEADER_SESSIONS_MAX_BYTES)
         user = self._signed_in_user()
         draft = Draft(self.transport, changes.set, user, self._expiry(), self._origin())
@@ -277,7 +305,8 @@ class SessionStore(SessionBase):
         self._fields.committed(Changes(clear=True, set=changes.set))
         self._fields.session_id = key.id
         self.modified = True
-        self.live = None
+        self.deleted = False
+        self.live = self._user = None
         yield Send(session_created, self.transport, {"session_id": key.id})
         yield from self._signed(user)
 
@@ -311,8 +340,15 @@ class SessionStore(SessionBase):
     def _commit(self, changes: Changes) -> Steps[Any]:
         key, fields = self.session_key, self._fields
         fields.check_size(changes, conf.HEADER_SESSIONS_MAX_BYTES)
-        user = self._signed_in_user() if _touches(changes, USER_ID) else self._user
-        signed, rotate_to = user != self._user, None
+        if changes.clear and self._expires_in is None:
+            # Cleared before it was opened: only the store knows who was signed in.
+            yield from self._looked_up()
+        user, signed, rotate_to = self._user, False, None
+        if _touches(changes, USER_ID):
+            user = self._signed_in_user()
+            # The same user may sign in again; a new password hash alone is no sign-in.
+            again = user is not None and not fields.cleared and fields.touched(USER_ID)
+            signed = user != self._user or again
         if signed and key == self._opened_key:
             # Whoever knew the key before must not be signed in by it.
             self._check_unsealed()
@@ -333,15 +369,21 @@ class SessionStore(SessionBase):
 
     def _signed(self, user: str | None) -> Steps[None]:
         """The store now knows that ``user`` is signed in: end what that makes too many."""
-        changed, self._user = user != self._user, user
+        self._user = user
         most = conf.HEADER_SESSIONS_MAX_PER_USER
-        if not changed or user is None or most is None or self.transport != HEADER:
+        if user is None or most is None or self.transport != HEADER or not self._store.lists:
             return
         found = yield Verb("of_user", (user,))
-        own = self.session_key.id
-        others = [one.id for one in found if one.transport == HEADER and one.id != own]
-        for session_id in others[: max(len(others) + 1 - most, 0)]:
-            yield from self._end_by_id(session_id, "limit")
+        # In the order of their signing in, which is the same to all: of two at once, only the later
+        # one ends the other.
+        ids = [one.id for one in sorted(found, key=_by_sign_in) if one.transport == HEADER]
+        older = ids[: ids.index(self.session_key.id)] if self.session_key.id in ids else []
+        too_many = older[: max(len(ids) - most, 0)]
+        if too_many:
+            ended = yield Verb("end_many", (too_many,))
+            for session_id, there in zip(too_many, ended, strict=True):
+                if there:
+                    yield self._ended(session_id, "limit")
 
     # Rotating and ending.
 
@@ -375,7 +417,6 @@ class SessionStore(SessionBase):
         await self._arun(self._flush())
 
     def _flush(self) -> Steps[None]:
-        self._check_unsealed()
         yield from self._end("logout")
         self.clear()
         self._session_key = None
@@ -389,10 +430,18 @@ class SessionStore(SessionBase):
 
     def _delete(self, session_key: str | None) -> Steps[None]:
         key = self.session_key if session_key is None else keys.parse(session_key)
-        if key is not None:
-            yield from self._end_by_id(key.id, "logout")
+        if key is None:
+            return
+        own = self.session_key is not None and self.session_key.id == key.id
+        if own:
+            self._check_unsealed()
+        yield from self._end_by_id(key.id, "logout")
+        if own:
+            self._expires_in = self.live = None
+            self.deleted = True
 
     def _end(self, reason: str) -> Steps[None]:
+        self._check_unsealed()
         if self.session_key is not None:
             yield from self._end_by_id(self.session_key.id, reason)
         self._expires_in = self._user = self.live = self._opened_key = None
@@ -401,7 +450,10 @@ class SessionStore(SessionBase):
 
     def _end_by_id(self, session_id: str, reason: str) -> Steps[None]:
         if (yield Verb("end", (session_id,))):
-            yield Send(session_ended, type(self), {"session_id": session_id, "reason": reason})
+            yield self._ended(session_id, reason)
+
+    def _ended(self, session_id: str, reason: str) -> Send:
+        return Send(session_ended, type(self), {"session_id": session_id, "reason": reason})
 
     def exists(self, session_key: str | None) -> bool:
         """Whether ``session_key`` opens a session, on whichever transport."""
@@ -473,7 +525,7 @@ class SessionStore(SessionBase):
             while True:
                 try:
                     if isinstance(step, Send):
-                        answer = step.signal.send(step.sender, **step.kwargs)
+                        answer = step.signal.send_robust(step.sender, **step.kwargs)
                     else:
                         answer = getattr(self._store, step.name)(*step.args)
                 except SessionError as error:
@@ -484,14 +536,14 @@ class SessionStore(SessionBase):
             return end.value  # type: ignore[no-any-return]
 
     async def _arun(self, steps: Steps[T]) -> T:
-        if self._sync:
-            return self._run(steps)
         try:
             step = next(steps)
             while True:
                 try:
                     if isinstance(step, Send):
-                        answer = await step.signal.asend(step.sender, **step.kwargs)
+                        answer = await step.signal.asend_robust(step.sender, **step.kwargs)
+                    elif self._sync:
+                        answer = getattr(self._store, step.name)(*step.args)
                     else:
                         answer = await getattr(self._store, "a" + step.name)(*step.args)
                 except SessionError as error:
@@ -503,13 +555,18 @@ class SessionStore(SessionBase):
 
     def _learn(self, error: SessionError) -> SessionError:
         # That a cookie session is gone is Django's business: an UpdateError, if anything.
-        if self.transport == HEADER or isinstance(error, SessionUnavailable):
+        gone = isinstance(error, SessionEnded | SessionSuperseded) and self.transport == HEADER
+        if gone or isinstance(error, SessionUnavailable):
             self.fault = error
         return error
 
 
 def _touches(changes: Changes, name: str) -> bool:
     return changes.clear or name in changes.set or name in changes.delete
+
+
+def _by_sign_in(session: LiveSession) -> tuple[int, str]:
+    return session.signed_in_ms or session.created_ms, session.id
 
 
 def _ms(seconds: float) -> int:

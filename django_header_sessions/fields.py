@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, MutableMapping
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Codec:
                     return TAG + self._serializer.dumps(value)
                 if not is_counter(raw):
                     return bytes(raw)
-            elif kind is int and value in INT64:
+            elif isinstance(value, int) and kind is not bool and int(value) in INT64:
                 return b"%d" % value
         return TAG + self._serializer.dumps(value)
 
@@ -74,10 +75,14 @@ class Codec:
 
     def differs(self, value: Any, raw: bytes) -> bool:
         """Whether ``value``, decoded from ``raw`` a while ago, was changed in place since."""
-        if isinstance(value, _IMMUTABLE) or self.encode(value) == raw:
+        if isinstance(value, _IMMUTABLE):
             return False
-        # A serializer that encrypts writes the same value differently each time.
-        return self.bare or bool(self.decode(raw) != value)
+        now = self.encode(value)
+        if now == raw or self.bare:
+            return now != raw
+        # A serializer that encrypts writes the same value differently each time. Both are decoded,
+        # as what was assigned need not equal what is read of it: a tuple is read as a list.
+        return bool(self.decode(raw) != self.decode(now))
 
 
 def is_counter(raw: bytes) -> bool:
@@ -89,10 +94,8 @@ def field_name(name: object) -> str:
     """``name`` as a field's name: coerced as JSON coerces the keys of an object."""
     if isinstance(name, str):
         return name
-    if name is None or isinstance(name, bool):
-        return {None: "null", True: "true", False: "false"}[name]
-    if isinstance(name, int | float):
-        return repr(name)
+    if name is None or isinstance(name, bool | int | float):
+        return json.dumps(name)
     raise TypeError(f"a session's fields are named by strings, not by {type(name).__name__}")
 
 
@@ -141,7 +144,7 @@ class Fields(MutableMapping[str, Any]):
     session does not pay for the others.
     """
 
-    __slots__ = ("_assigned", "_codec", "_raw", "_values", "cleared", "session_id")
+    __slots__ = ("_assigned", "_codec", "_raw", "_values", "cleared", "session_id", "stored")
 
     def __init__(
         self,
@@ -149,10 +152,13 @@ class Fields(MutableMapping[str, Any]):
         raw: dict[str, bytes] | None = None,
         *,
         cleared: bool = False,
+        stored: dict[str, bytes] | None = None,
         session_id: str = "",
     ) -> None:
         self._codec = codec
         self._raw = raw if raw is not None else {}
+        self.stored = stored if stored is not None else self._raw
+        """What the store held when it was asked last; more than these where they were cleared."""
         self._values: dict[str, Any] = {}
         self._assigned: dict[str, bool] = {}  # True where assigned, False where deleted
         self.cleared = cleared
@@ -224,13 +230,6 @@ class Fields(MutableMapping[str, Any]):
         for name, value in self._values.items():
             if name not in names and self._codec.differs(value, self._raw[name]):
                 names[name] = None
-        return self._changes(names)
-
-    def changes_of(self, name: str) -> Changes:
-        """As ``changes``, of one field alone."""
-        return self._changes([name] if name in self._assigned else [])
-
-    def _changes(self, names: Collection[str]) -> Changes:
         there = [name for name in names if name in self]
         return Changes(
             clear=self.cleared,
@@ -249,8 +248,10 @@ class Fields(MutableMapping[str, Any]):
 
     def committed(self, changes: Changes) -> None:
         """The store has made these changes."""
-        self._raw = changes.applied_to(self._raw)
-        self.cleared = False
+        self._raw = self.stored = changes.applied_to(self._raw)
+        if changes.clear:
+            self.cleared = False
+            self._assigned.clear()
         for name in (*changes.set, *changes.delete):
             self._assigned.pop(name, None)
 
@@ -264,7 +265,12 @@ class Fields(MutableMapping[str, Any]):
 
         A session that shrinks passes, so that one over a limit that was lowered can be mended.
         """
-        before, after = self._raw, changes.applied_to(self._raw)
+        if changes.add:
+            # Whether it counts is for the store to say, which knows what it holds by now.
+            name, by = changes.add
+            raw = self._raw.get(name, b"")
+            changes = Changes(set={name: b"%d" % (int(raw) + by if is_counter(raw) else by)})
+        before, after = self.stored, changes.applied_to(self._raw)
         if len(after) > max(MAX_FIELDS, len(before)):
             raise SessionTooLarge(
                 f"Session {self.session_id or '(new)'} would have {len(after)} fields, more than "

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable
 from typing import Any, cast
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.handlers.exception import response_for_exception
+from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
+from django.utils.module_loading import import_string
 
 from . import problems
 from .conf import conf
@@ -24,6 +31,7 @@ from .exceptions import (
 )
 from .origin import Origin, origin_of
 from .problems import Problem
+from .reporting import mask_key
 from .resolvers import (
     COOKIE,
     EXPIRES_IN_HEADER,
@@ -34,6 +42,8 @@ from .resolvers import (
     resolve,
 )
 
+logger = logging.getLogger("django_header_sessions")
+
 PROBLEMS: dict[type[SessionError], Problem] = {
     SessionEnded: problems.ENDED,
     SessionSuperseded: problems.SUPERSEDED,
@@ -41,6 +51,8 @@ PROBLEMS: dict[type[SessionError], Problem] = {
     SessionInsecure: problems.INSECURE,
     SessionUnavailable: problems.UNAVAILABLE,
 }
+ANSWERED = tuple(PROBLEMS)
+"""What a client is told; the rest are faults of the project, and Django's to report."""
 
 
 class HeaderSessionMiddleware(SessionMiddleware):
@@ -49,9 +61,15 @@ class HeaderSessionMiddleware(SessionMiddleware):
     It stands where Django's own would, before whatever uses ``request.session``.
     """
 
+    _looked = False
+
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self.async_mode:
             return self.__acall__(request)
+        if not self._looked:
+            self._looked = True
+            warn_of_other_processes(request)
+        mask_key(request)
         claim = resolve(request)
         refusal = refuse_unopened(request, claim)
         if refusal is not None:
@@ -74,11 +92,15 @@ class HeaderSessionMiddleware(SessionMiddleware):
         if fault is None and must_commit(session, response):
             try:
                 session.save()
-            except SessionError as error:
+            except ANSWERED as error:
                 fault = error
+            except Exception as error:
+                # Answered here, as Django would, so that a key that was rotated is announced.
+                response = replaced(response, response_for_exception(request, error))
         return close(request, claim, session, response, fault)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+        mask_key(request)
         claim = resolve(request)
         refusal = refuse_unopened(request, claim)
         if refusal is not None:
@@ -101,22 +123,28 @@ class HeaderSessionMiddleware(SessionMiddleware):
         if fault is None and must_commit(session, response):
             try:
                 await session.asave()
-            except SessionError as error:
+            except ANSWERED as error:
                 fault = error
+            except Exception as error:
+                reported = await sync_to_async(response_for_exception)(request, error)
+                response = replaced(response, reported)
         return close(request, claim, session, response, fault)
 
     def process_exception(
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponseBase | None:
         """Answer what a view let pass, so that it is not logged as a fault of the view's."""
-        session = getattr(request, "session", None)
-        of_this_session = exception is getattr(session, "fault", None)
-        if of_this_session or isinstance(
-            exception, SessionUnavailable | SessionTooLarge | SessionInsecure
-        ):
+        session = request.session
+        if isinstance(exception, SessionUnavailable | SessionTooLarge | SessionInsecure):
+            # The view did not get to its end, so that nothing it did before is kept either.
+            session.fault = exception  # type: ignore[attr-defined]
+        if exception is getattr(session, "fault", None):
             return answer_fault(
                 request, transport_of(session), cast("SessionError", exception), executed=True
             )
+        if isinstance(exception, UpdateError) and transport_of(session) == COOKIE:
+            # As where Django finds out when it saves: 400, and no fault of the view's.
+            return response_for_exception(request, SessionInterrupted(str(exception)))
         return None
 
     def _session(self, request: HttpRequest, claim: Claim) -> Any:
@@ -124,13 +152,15 @@ class HeaderSessionMiddleware(SessionMiddleware):
             # A page of another site cannot add a header without CORS consent, and no cookie was
             # read. Django's and DRF's own test clients rely on the same attribute.
             request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
-        if claim.transport == COOKIE:
-            return self.SessionStore(claim.key)
+        refusal = None
+        if claim.transport == HEADER and not claim.carries_header and insecure(request):
+            # With the header it was refused before.
+            refusal = SessionInsecure(problems.INSECURE.title)
         return cast("Any", self.SessionStore)(
             claim.key,
-            transport=HEADER,
+            transport=claim.transport,
             origin=lambda: recorded_origin(request),
-            refusal=SessionInsecure(problems.INSECURE.title) if insecure(request) else None,
+            refusal=refusal,
         )
 
     def _close_cookie(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
@@ -147,7 +177,24 @@ class HeaderSessionMiddleware(SessionMiddleware):
         if getattr(session, "accessed", False):
             # The same request with a session header would have had another session.
             patch_vary_headers(response, (conf.HEADER_SESSIONS_HEADER,))
+        if isinstance(session, SessionBase):
+            session.sealed = True  # type: ignore[attr-defined]
         return response
+
+
+def warn_of_other_processes(request: HttpRequest) -> None:
+    """What no system check can know: only the server knows of its processes, and a request tells.
+
+    An ASGI server says nothing of them.
+    """
+    backend = import_string(settings.CACHES[settings.SESSION_CACHE_ALIAS]["BACKEND"])
+    several = isinstance(request, WSGIRequest) and request.META.get("wsgi.multiprocess")
+    if several and issubclass(backend, LocMemCache):
+        logger.warning(
+            "Sessions are in the memory of this process, and the server has others, which do not "
+            "know them: clients will be told that there is no such session. Use django-redis, or "
+            "one process with threads."
+        )
 
 
 def insecure(request: HttpRequest) -> bool:
@@ -200,12 +247,16 @@ def close(
     if fault is not None:
         response = replaced(response, answer_fault(request, HEADER, fault, executed=True))
     sent = claim.key if claim.transport == HEADER else None
-    announced = announcement(sent, session.session_key)
+    announced = announcement(sent, None if session.deleted else session.session_key)
     if announced is not None:
-        response.headers[conf.HEADER_SESSIONS_HEADER] = announced
+        # A plain str: wsgiref, which runserver is made of, takes nothing else for a header.
+        response.headers[conf.HEADER_SESSIONS_HEADER] = str(announced)
         # A key in a shared cache would be handed to the next client, in spite of Vary: all who
         # have no key yet share one variant.
         response.headers["Cache-Control"] = "private, no-store"
+        for validator in ("ETag", "Last-Modified"):
+            # A 304 keeps the headers that HTTP knows, and would lose the key.
+            response.headers.pop(validator, None)
     if session.expires_in is not None and fault is None:
         response.headers[EXPIRES_IN_HEADER] = str(session.expires_in)
     if claim.carries_header or (announced and session.user_id is not None):

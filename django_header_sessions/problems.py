@@ -10,6 +10,7 @@ from django.utils.cache import patch_vary_headers
 from django.utils.html import format_html
 
 from .conf import conf
+from .observer import observers
 
 URN = "urn:django-header-sessions:"
 CONTENT_TYPE = "application/problem+json"
@@ -23,7 +24,6 @@ class Problem:
     status: int
     title: str
     detail: str
-    retry_after: int | None = None
 
 
 MALFORMED: Final = Problem(
@@ -61,7 +61,6 @@ UNAVAILABLE: Final = Problem(
     503,
     "Sessions cannot be reached at the moment.",
     "Keep the session key and try again.",
-    retry_after=1,
 )
 INSECURE: Final = Problem(
     "insecure",
@@ -76,6 +75,8 @@ def respond(
 ) -> HttpResponse:
     """The answer to ``request``. ``executed`` tells whether the view ran, so that a client knows
     if it may repeat; ``html`` offers a plain page to a client that accepts one."""
+    for observer in observers:
+        observer.refused(problem.name)
     status = conf.HEADER_SESSIONS_UNKNOWN_STATUS if problem is UNKNOWN else problem.status
     response: HttpResponse
     if html and request.accepts("text/html"):
@@ -105,6 +106,6 @@ def respond(
         patch_vary_headers(response, ("Accept", "Cookie"))
     if status == 401:
         response["WWW-Authenticate"] = "Session"
-    if problem.retry_after is not None:
-        response["Retry-After"] = str(problem.retry_after)
+    if problem is UNAVAILABLE:
+        response["Retry-After"] = str(conf.HEADER_SESSIONS_RETRY_AFTER)
     return response

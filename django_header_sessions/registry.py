@@ -6,32 +6,171 @@ needs one raises ``ListingNotSupported``; looking at and ending a session by its
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection, Generator, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import islice
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from django.conf import settings
+from django.dispatch import Signal
+from django.utils.module_loading import import_string
 
 from . import keys
-from .signals import session_ended
+from .conf import conf
+from .exceptions import SessionUnavailable, SessionUnreadable
+from .fields import Codec, size
+from .signals import session_alarm, session_ended
 from .stores import Store, get_store
-from .stores.base import Cursor, Kind, LiveSession, Opened, Page
+from .stores.base import (
+    KINDS,
+    Activity,
+    Cursor,
+    Finding,
+    Kind,
+    LiveSession,
+    Memory,
+    Opened,
+    Outage,
+    Page,
+)
 
 __all__ = [
+    "KINDS",
+    "Activity",
+    "Alarm",
     "Cursor",
+    "Field",
+    "Finding",
+    "Health",
     "Kind",
     "LiveSession",
+    "Memory",
+    "Outage",
+    "Overview",
     "Page",
     "acount",
     "aend",
+    "aend_anonymous",
+    "aend_many",
+    "aend_user",
+    "afields",
     "aget",
+    "aget_many",
+    "ahealth",
     "aof_user",
+    "aoverview",
     "apage",
+    "asearch",
+    "asizes",
+    "asweep",
     "count",
     "end",
+    "end_anonymous",
+    "end_many",
+    "end_user",
+    "examine",
+    "fields",
     "get",
+    "get_many",
+    "health",
     "lists",
     "of_user",
+    "overview",
     "page",
+    "search",
+    "sizes",
+    "sweep",
 ]
+
+T = TypeVar("T")
+Progress = Callable[[int], object]
+"""Told from time to time how many sessions were ended so far."""
+
+SEARCHED = 400
+"""Sessions that one search looks at, so that it answers in a tenth of a second."""
+
+BATCH = 200
+"""Sessions that are looked at or ended at once where many are."""
+
+
+class Verb(NamedTuple):
+    """A verb of the store, and what it is told."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+
+
+class Send(NamedTuple):
+    """A signal, and what it says."""
+
+    signal: Signal
+    kwargs: dict[str, Any]
+
+
+Steps = Generator[Verb | Send, Any, T]
+"""What takes several steps is written once: a generator that yields verbs and signals, and is
+sent their answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A limit of the settings that is passed."""
+
+    of: Literal["count", "bytes"]
+    value: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All live sessions, in figures."""
+
+    counts: dict[Kind, int]
+    activity: list[Activity]
+    """The last hour, minute by minute, of all servers together."""
+    memory: Memory | None
+    oldest: LiveSession | None
+    """The one that expires first if it is not used: where time-outs are equal, the one that was
+    last used longest ago. The list is in this order; whose creation lies furthest back, only a
+    look at every session would tell."""
+    alarms: list[Alarm]
+
+    @property
+    def live(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a session: its name, and the bytes that name and value take."""
+
+    name: str
+    size: int
+    _raw: bytes = field(repr=False)
+
+    def value(self) -> Any:
+        """What the field holds. Raises ``SessionUnreadable`` where that cannot be told."""
+        codec = Codec(import_string(settings.SESSION_SERIALIZER))
+        try:
+            return codec.decode(self._raw)
+        except Exception as error:  # whatever a project's own serializer raises
+            raise SessionUnreadable(f"The field {self.name!r} cannot be read.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether sessions can be used just now."""
+
+    usable: bool
+    problem: str
+    """Why the store could not say, where it could not."""
+    outages: list[Outage]
+    """The servers that this process knows not to answer: those whose breaker is open. On Redis
+    Cluster there may be some while the sessions of the others are usable."""
+    seconds: float = field(default=0, compare=False)
+    """How long the answer took."""
 
 
 def lists() -> bool:
@@ -48,15 +187,61 @@ async def acount() -> dict[Kind, int]:
     return await _store().acount()
 
 
-def page(limit: int = 100, after: Cursor | None = None, kinds: Collection[Kind] = ()) -> Page:
-    """At most ``limit`` live sessions, latest to expire first; go on with ``after=page.next``."""
-    return _store().page(limit, after, kinds)
+def page(
+    limit: int = 100,
+    after: Cursor | None = None,
+    kinds: Collection[Kind] = (),
+    backward: bool = False,
+) -> Page:
+    """At most ``limit`` live sessions, latest to expire first; go on with ``after=page.next``.
+    ``backward`` turns the list round."""
+    return _store().page(limit, after, kinds, backward)
 
 
 async def apage(
-    limit: int = 100, after: Cursor | None = None, kinds: Collection[Kind] = ()
+    limit: int = 100,
+    after: Cursor | None = None,
+    kinds: Collection[Kind] = (),
+    backward: bool = False,
 ) -> Page:
-    return await _store().apage(limit, after, kinds)
+    return await _store().apage(limit, after, kinds, backward)
+
+
+def search(
+    matches: Callable[[LiveSession], bool],
+    limit: int = 100,
+    after: Cursor | None = None,
+    kinds: Collection[Kind] = (),
+    backward: bool = False,
+) -> Page:
+    """At most ``limit`` live sessions for which ``matches`` is true.
+
+    It looks at ``SEARCHED`` sessions and no more, one by one: where ``next`` is not None, there
+    are more to look at, however few were found.
+    """
+    return _run(_search(matches, limit, after, kinds, backward))
+
+
+async def asearch(
+    matches: Callable[[LiveSession], bool],
+    limit: int = 100,
+    after: Cursor | None = None,
+    kinds: Collection[Kind] = (),
+    backward: bool = False,
+) -> Page:
+    return await _arun(_search(matches, limit, after, kinds, backward))
+
+
+def overview() -> Overview:
+    """All live sessions in figures, in a few round trips however many there are.
+
+    Sends ``session_alarm`` for each limit of the settings that is passed.
+    """
+    return _run(_overview())
+
+
+async def aoverview() -> Overview:
+    return await _arun(_overview())
 
 
 def of_user(user: str) -> list[LiveSession]:
@@ -77,19 +262,122 @@ async def aget(session_id: str) -> LiveSession | None:
     return _face(await _store().aget(session_id)) if keys.is_id(session_id) else None
 
 
+def get_many(session_ids: Collection[str]) -> list[LiveSession]:
+    """Those of these sessions that there are; not a use of them."""
+    return _store().get_many([found for found in session_ids if keys.is_id(found)])
+
+
+async def aget_many(session_ids: Collection[str]) -> list[LiveSession]:
+    return await _store().aget_many([found for found in session_ids if keys.is_id(found)])
+
+
+def sizes(session_id: str) -> tuple[LiveSession, dict[str, int]] | None:
+    """One live session and the bytes that each of its fields takes, its name included; None where
+    there is none of this id. Not a use of it, and no value is decoded."""
+    return _sizes(_store().get(session_id)) if keys.is_id(session_id) else None
+
+
+async def asizes(session_id: str) -> tuple[LiveSession, dict[str, int]] | None:
+    return _sizes(await _store().aget(session_id)) if keys.is_id(session_id) else None
+
+
+def fields(session_id: str) -> tuple[LiveSession, list[Field]] | None:
+    """One live session and its fields; None where there is none of this id. Not a use of it."""
+    return _fields(_store().get(session_id)) if keys.is_id(session_id) else None
+
+
+async def afields(session_id: str) -> tuple[LiveSession, list[Field]] | None:
+    return _fields(await _store().aget(session_id)) if keys.is_id(session_id) else None
+
+
 def end(session_id: str, reason: str = "registry") -> bool:
     """End a session for ever, whatever its key is by now; False where there was none."""
     ended = keys.is_id(session_id) and _store().end(session_id)
     if ended:
-        session_ended.send(__name__, session_id=session_id, reason=reason)
+        session_ended.send_robust(__name__, session_id=session_id, reason=reason)
     return ended
 
 
 async def aend(session_id: str, reason: str = "registry") -> bool:
     ended = keys.is_id(session_id) and await _store().aend(session_id)
     if ended:
-        await session_ended.asend(__name__, session_id=session_id, reason=reason)
+        await session_ended.asend_robust(__name__, session_id=session_id, reason=reason)
     return ended
+
+
+def end_many(
+    session_ids: Collection[str], reason: str = "registry", progress: Progress | None = None
+) -> list[str]:
+    """End these sessions, in steps that hold no other client of the store up; the ids of those
+    that there were."""
+    return _run(_end_many(session_ids, reason, progress))
+
+
+async def aend_many(
+    session_ids: Collection[str], reason: str = "registry", progress: Progress | None = None
+) -> list[str]:
+    return await _arun(_end_many(session_ids, reason, progress))
+
+
+def end_user(
+    user: str, reason: str = "registry", progress: Progress | None = None
+) -> list[LiveSession]:
+    """End all sessions of the user with this primary key (as text); those that there were."""
+    return _run(_end_user(user, reason, progress))
+
+
+async def aend_user(
+    user: str, reason: str = "registry", progress: Progress | None = None
+) -> list[LiveSession]:
+    return await _arun(_end_user(user, reason, progress))
+
+
+def end_anonymous(
+    older_than: timedelta, reason: str = "registry", progress: Progress | None = None
+) -> int:
+    """End the sessions in which nobody is signed in and that were created longer ago than this;
+    how many. Looks at every anonymous session, in bounded steps."""
+    return _run(_end_anonymous(older_than, reason, progress))
+
+
+async def aend_anonymous(
+    older_than: timedelta, reason: str = "registry", progress: Progress | None = None
+) -> int:
+    return await _arun(_end_anonymous(older_than, reason, progress))
+
+
+def sweep(limit: int = BATCH) -> int:
+    """Drop about ``limit`` entries of sessions that expired; how many, 0 where none are left."""
+    return _store().sweep(limit)
+
+
+async def asweep(limit: int = BATCH) -> int:
+    return await _store().asweep(limit)
+
+
+def health() -> Health:
+    """Whether the store answers, as a request would learn it: asked of one server in one round
+    trip, and of none while all requests are refused anyway."""
+    store, start = _store(), time.perf_counter()
+    try:
+        store.exists(keys.make())
+    except SessionUnavailable as error:
+        return Health(False, str(error), store.outages(), time.perf_counter() - start)
+    return Health(True, "", store.outages(), time.perf_counter() - start)
+
+
+async def ahealth() -> Health:
+    store, start = _store(), time.perf_counter()
+    try:
+        await store.aexists(keys.make())
+    except SessionUnavailable as error:
+        return Health(False, str(error), store.outages(), time.perf_counter() - start)
+    return Health(True, "", store.outages(), time.perf_counter() - start)
+
+
+def examine() -> list[Finding]:
+    """How the servers of the store are set up, where that endangers sessions."""
+    return _store().examine()
 
 
 def _store() -> Store:
@@ -98,3 +386,140 @@ def _store() -> Store:
 
 def _face(opened: Opened | None) -> LiveSession | None:
     return opened.session if opened else None
+
+
+def _sizes(opened: Opened | None) -> tuple[LiveSession, dict[str, int]] | None:
+    if opened is None:
+        return None
+    return opened.session, {
+        name: len(name.encode("utf-8", "surrogatepass")) + len(raw)
+        for name, raw in opened.fields.items()
+    }
+
+
+def _fields(opened: Opened | None) -> tuple[LiveSession, list[Field]] | None:
+    if opened is None:
+        return None
+    return opened.session, [
+        Field(name, size({name: raw}), raw) for name, raw in sorted(opened.fields.items())
+    ]
+
+
+def _search(
+    matches: Callable[[LiveSession], bool],
+    limit: int,
+    after: Cursor | None,
+    kinds: Collection[Kind],
+    backward: bool,
+) -> Steps[Page]:
+    found: list[tuple[Cursor, LiveSession]] = []
+    for _ in range(SEARCHED // BATCH):
+        page: Page = yield Verb("page", (BATCH, after, kinds, backward))
+        matching = (
+            (place, session)
+            for place, session in zip(page.places, page.sessions, strict=True)
+            if matches(session)
+        )
+        found += islice(matching, limit - len(found))
+        after = page.next
+        if len(found) == limit and found[-1][0] != page.places[-1]:
+            after = found[-1][0]
+        if len(found) == limit or after is None:
+            break
+    return Page([session for _, session in found], after, tuple(place for place, _ in found))
+
+
+def _overview() -> Steps[Overview]:
+    counts = yield Verb("count")
+    activity = yield Verb("activity")
+    memory = yield Verb("memory")
+    first: Page = yield Verb("page", (1, None, (), True))
+    alarms = list(_alarms(sum(counts.values()), memory))
+    for alarm in alarms:
+        alarmed = {"of": alarm.of, "value": alarm.value, "limit": alarm.limit}
+        yield Send(session_alarm, alarmed)
+    oldest = first.sessions[0] if first.sessions else None
+    return Overview(counts, activity, memory, oldest, alarms)
+
+
+def _alarms(live: int, memory: Memory | None) -> Iterator[Alarm]:
+    limit = conf.HEADER_SESSIONS_ALERT_COUNT
+    if limit is not None and live > limit:
+        yield Alarm("count", live, limit)
+    limit = conf.HEADER_SESSIONS_ALERT_BYTES
+    if limit is not None and memory is not None and memory.used > limit:
+        yield Alarm("bytes", memory.used, limit)
+
+
+def _end_many(
+    session_ids: Collection[str], reason: str, progress: Progress | None
+) -> Steps[list[str]]:
+    ids = [session_id for session_id in dict.fromkeys(session_ids) if keys.is_id(session_id)]
+    done: list[str] = []
+    for start in range(0, len(ids), BATCH):
+        some = ids[start : start + BATCH]
+        answers = yield Verb("end_many", (some,))
+        ended = [session_id for session_id, there in zip(some, answers, strict=True) if there]
+        for session_id in ended:
+            yield Send(session_ended, {"session_id": session_id, "reason": reason})
+        done += ended
+        if progress:
+            progress(len(done))
+    return done
+
+
+def _end_user(user: str, reason: str, progress: Progress | None) -> Steps[list[LiveSession]]:
+    done: list[LiveSession] = []
+    while True:
+        found = yield Verb("of_user", (user,))
+        known = {session.id: session for session in found}
+        ended = yield from _end_many(known, reason, None)
+        done += map(known.__getitem__, ended)
+        if progress:
+            progress(len(done))
+        # Those of one question may be fewer than there are.
+        if not ended:
+            return done
+
+
+def _end_anonymous(older_than: timedelta, reason: str, progress: Progress | None) -> Steps[int]:
+    least = older_than / timedelta(milliseconds=1)
+    anonymous = [kind for kind in KINDS if not kind.signed_in]
+    done, after = 0, None
+    while True:
+        page: Page = yield Verb("page", (BATCH, after, anonymous, True))
+        old = [session.id for session in page.sessions if session.age_ms > least]
+        done += len((yield from _end_many(old, reason, None)))
+        if progress:
+            progress(done)
+        after = page.next
+        if after is None:
+            return done
+
+
+def _run(steps: Steps[T]) -> T:
+    store = _store()
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, Send):
+                answer = step.signal.send_robust(__name__, **step.kwargs)
+            else:
+                answer = getattr(store, step.name)(*step.args)
+            step = steps.send(answer)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+
+
+async def _arun(steps: Steps[T]) -> T:
+    store = _store()
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, Send):
+                answer = await step.signal.asend_robust(__name__, **step.kwargs)
+            else:
+                answer = await getattr(store, "a" + step.name)(*step.args)
+            step = steps.send(answer)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]

@@ -1,7 +1,8 @@
 """Signals of a session's life. Receivers get the session's id, never its key.
 
 The sender is the transport, ``"header"`` or ``"cookie"``, of a session that was created, and the
-class or module that ended one.
+class or module that ended one, or that found an alarm to stand. A receiver that raises is logged by
+Django and changes nothing: what it is told of has happened.
 """
 
 from django.dispatch import Signal
@@ -13,3 +14,8 @@ session_ended = Signal()
 """Sent after a session was ended, with ``session_id`` and ``reason``: ``"logout"``, ``"limit"``,
 ``"expiry"`` (set to end at once), or what the caller of the registry gave. A session that idles
 out makes no sound."""
+
+session_alarm = Signal()
+"""Sent when somebody looks at the figures (the monitor, the command, a scrape of the metrics) and a
+limit of the settings is passed, as often as they look; with ``of`` (``"count"`` or ``"bytes"``, of
+``HEADER_SESSIONS_ALERT_COUNT`` or ``_BYTES``), ``value`` and ``limit``."""

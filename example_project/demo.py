@@ -212,7 +212,8 @@ def play(servers: Sequence[Server]) -> None:
 
     headline("Signing in gives the session a new key; id and data stay")
     answer = client.call("GET", "/api/whoami/")
-    expect_problem("nobody is signed in yet", answer, 401, "not-signed-in")
+    challenge = answer.headers.get("WWW-Authenticate")
+    expect("nobody is signed in yet", (answer.status, challenge) == (401, "Session"))
     answer = client.call("POST", "/api/sessions/", {"username": "demo", "password": PASSWORD})
     expect("demo is signed in", (answer.status, answer.get("user")) == (201, "demo"))
     expect("with a new key", is_key(client.key) and client.key != first_key)
@@ -223,6 +224,24 @@ def play(servers: Sequence[Server]) -> None:
     expect("what was kept is still there", kept.items() <= (answer.get("state") or {}).items())
     answer = client.call("GET", "/api/state/", other_key=first_key)
     expect_problem("the old key is superseded", answer, 409, "superseded", executed=False)
+
+    headline("One's own sessions: see them, and end all but this one")
+    other = Client(servers, quiet=True)
+    other.call("POST", "/api/sessions/", {"username": "demo", "password": PASSWORD})
+    answer = client.call("GET", "/api/sessions/")
+    listed = answer.get("results") or []
+    expect(
+        "both are listed, newest first",
+        answer.get("count") == 2 and listed[0]["id"] != listed[1]["id"],
+    )
+    expect(
+        "this one is marked", [one["id"] for one in listed if one["current"]] == [first_key[:15]]
+    )
+    answer = client.call("POST", "/api/sessions/end-others/")
+    expect("the other one is ended", (answer.status, answer.get("ended")) == (200, 1))
+    answer = client.call("GET", "/api/whoami/", other_key=other.key)
+    expect_problem("and its key is dead", answer, 401, "unknown", executed=False)
+    other.close()
 
     headline("Keys that were not issued here open nothing")
     answer = client.call("GET", "/api/state/", other_key=invented_key())

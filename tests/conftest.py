@@ -9,7 +9,9 @@ from django.core.cache import caches
 from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import Store
 
-from .processes import Valkey
+pytest.register_assert_rewrite("tests.stores.contract", "tests.stores.bench")
+
+from .processes import Valkey  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,12 @@
-"""Settings of the tests: a project that has what most projects have, on LocMem."""
+"""Settings of the tests: a project that has what most projects have, on LocMem.
+
+A server process of the tests takes these from the environment: ``REDIS_URL`` puts its sessions
+on that Redis, ``TEST_DB`` names an SQLite file that all its threads share.
+"""
+
+import os
+import sys
+from typing import Any
 
 SECRET_KEY = "only for tests"
 USE_TZ = True
@@ -19,6 +27,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "tests.views.Inner",
 ]
 TEMPLATES = [
     {
@@ -33,17 +42,33 @@ TEMPLATES = [
         },
     }
 ]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("TEST_DB", ":memory:"),
+    }
+}
+if "TEST_DB" in os.environ:
+    # Threads that sign in at the same time wait for one another instead of failing.
+    DATABASES["default"]["OPTIONS"] = {"timeout": 20}  # type: ignore[assignment]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 SESSION_ENGINE = "django_header_sessions.engine"
 SESSION_CACHE_ALIAS = "default"
 STATIC_URL = "/static/"
-CACHES = {
+CACHES: dict[str, dict[str, Any]] = {
     "default": {
         "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
         "LOCATION": "tests",
         "OPTIONS": {"MAX_ENTRIES": 100_000},
     }
 }
+# Not in the process of pytest itself: its tests end all the sessions of their cache, and whoever
+# runs them may have a REDIS_URL of another meaning.
+if "REDIS_URL" in os.environ and "pytest" not in sys.modules:
+    CACHES["default"] = {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": os.environ["REDIS_URL"],
+        "OPTIONS": {"SOCKET_TIMEOUT": 5, "SOCKET_CONNECT_TIMEOUT": 5},
+    }

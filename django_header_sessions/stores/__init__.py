@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django.core.cache import caches
 from django.utils.module_loading import import_string
 
+from ..conf import conf
+from ..observer import observers
 from .base import Store
+from .observed import ObservedStore
 
 __all__ = ["Store", "get_store"]
 
-_stores: dict[str, tuple[Any, Store]] = {}
+_stores: dict[str, tuple[Any, int | None, Store, Store]] = {}
 
 
 def get_store(alias: str) -> Store:
@@ -19,11 +22,12 @@ def get_store(alias: str) -> Store:
 
     The one place that knows which cache asks for which store.
     """
-    config = caches.settings[alias]
+    config, buckets = caches.settings[alias], conf.HEADER_SESSIONS_BUCKETS
     known = _stores.get(alias)
-    if known is None or known[0] is not config:
-        known = _stores[alias] = (config, _make(alias, import_string(config["BACKEND"])))
-    return known[1]
+    if known is None or known[0] is not config or known[1] != buckets:
+        store = _make(alias, import_string(config["BACKEND"]))
+        known = _stores[alias] = (config, buckets, store, cast("Store", ObservedStore(store)))
+    return known[3] if observers else known[2]
 
 
 def _make(alias: str, backend: type) -> Store:

@@ -107,6 +107,23 @@ class LiveSession:
     """Milliseconds, at the moment the store was asked, until it is over if it is not used."""
     ip: str = ""
     user_agent: str = ""
+    deadline_ms: int | None = None
+    signed_in_ms: int | None = None
+    """When its user signed in; None where nobody has."""
+    size: int | None = None
+    """Bytes of the names and values of its fields; None where it was not asked for."""
+    fields: int | None = None
+    """How many fields it has; None where that was not asked for."""
+
+    @property
+    def age_ms(self) -> int:
+        """How old it was when the store was asked."""
+        return self.expires_ms - self.expires_in - self.created_ms
+
+    @property
+    def idle_ms(self) -> int:
+        """How long it had not been used when the store was asked, to within a grain."""
+        return self.expires_ms - self.expires_in - self.last_seen_ms
 
     @property
     def created(self) -> datetime:
@@ -122,6 +139,11 @@ class LiveSession:
     def expires(self) -> datetime:
         """The end of its idle timeout or its deadline, whichever is sooner."""
         return _moment(self.expires_ms)
+
+    @property
+    def deadline(self) -> datetime | None:
+        """The end of its absolute timeout; None where it has none."""
+        return None if self.deadline_ms is None else _moment(self.deadline_ms)
 
 
 def _moment(ms: int) -> datetime:
@@ -142,6 +164,55 @@ class Page:
 
     sessions: list[LiveSession]
     next: Cursor | None
+    places: tuple[Cursor, ...] = ()
+    """Where each of the sessions stands in the list."""
+
+
+HOUR = 60
+"""Minutes for which a store remembers how many sessions were created and ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What happened to sessions in one minute, which begins at ``start_ms`` since 1970."""
+
+    start_ms: int
+    created: int = 0
+    ended: int = 0
+    expired: int = 0
+    """How many were found to have expired: by a sweep, or by whoever came upon them."""
+
+    @property
+    def start(self) -> datetime:
+        return _moment(self.start_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the servers of a store use, in bytes: other data that they hold is part of it."""
+
+    used: int
+    limit: int | None = None
+    policy: str = ""
+    """What a server does when it has used its limit; empty where there is no such thing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A server that did not answer, and is not asked by requests before a probe has passed."""
+
+    server: str
+    since: datetime
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that the servers of a store say of themselves, and what to do about it."""
+
+    level: Literal["ok", "warning", "error"]
+    text: str
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +263,11 @@ class Store(Protocol):
 
     async def aend(self, session_id: str) -> bool: ...
 
+    def end_many(self, session_ids: Collection[str]) -> list[bool]:
+        """``end`` for each of them, in few round trips that hold nobody else up for long."""
+
+    async def aend_many(self, session_ids: Collection[str]) -> list[bool]: ...
+
     def exists(self, key: SessionKey) -> bool:
         """Whether ``key`` opens a session, on whichever transport. Does not count as use."""
 
@@ -202,19 +278,35 @@ class Store(Protocol):
 
     async def aget(self, session_id: str) -> Opened | None: ...
 
+    def get_many(self, session_ids: Collection[str]) -> list[LiveSession]:
+        """Those of these sessions that there are, without their fields. Not a use of them."""
+
+    async def aget_many(self, session_ids: Collection[str]) -> list[LiveSession]: ...
+
     def count(self) -> dict[Kind, int]:
         """How many live sessions there are of each kind."""
 
     async def acount(self) -> dict[Kind, int]: ...
 
-    def page(self, limit: int, after: Cursor | None = None, kinds: Collection[Kind] = ()) -> Page:
+    def page(
+        self,
+        limit: int,
+        after: Cursor | None = None,
+        kinds: Collection[Kind] = (),
+        backward: bool = False,
+    ) -> Page:
         """At most ``limit`` live sessions behind ``after``, of some kinds (none named: of all).
 
-        A page may hold fewer than ``limit`` and still have a next one.
+        A page may hold fewer than ``limit`` and still have a next one. ``backward`` turns the
+        list round: first to expire first.
         """
 
     async def apage(
-        self, limit: int, after: Cursor | None = None, kinds: Collection[Kind] = ()
+        self,
+        limit: int,
+        after: Cursor | None = None,
+        kinds: Collection[Kind] = (),
+        backward: bool = False,
     ) -> Page: ...
 
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
@@ -229,6 +321,23 @@ class Store(Protocol):
         """
 
     async def asweep(self, limit: int = 200) -> int: ...
+
+    def activity(self) -> list[Activity]:
+        """The last ``HOUR`` minutes by the store's clock, this one last, of all servers together.
+        Where there is no list, that cannot be known either."""
+
+    async def aactivity(self) -> list[Activity]: ...
+
+    def memory(self) -> Memory | None:
+        """How much memory the sessions' servers use; None where that cannot be known."""
+
+    async def amemory(self) -> Memory | None: ...
+
+    def outages(self) -> list[Outage]:
+        """The servers that this process knows not to answer. Asks nobody."""
+
+    def examine(self) -> list[Finding]:
+        """How the servers are set up, where that endangers sessions; asks each of them."""
 
 
 KINDS = tuple(

@@ -28,18 +28,23 @@ from ..exceptions import (
     SessionSuperseded,
     SessionUnavailable,
 )
+from ..fields import size
 from ..keys import SessionKey, make
 from ..origin import Origin
 from .base import (
     CREATE_TRIES,
+    Activity,
     Commit,
     Committed,
     Cursor,
     Draft,
     Expiry,
+    Finding,
     Kind,
     LiveSession,
+    Memory,
     Opened,
+    Outage,
     Page,
     Terms,
     grain,
@@ -65,13 +70,14 @@ class Record:
     own_idle: int | None = None
     own_deadline: int | None = None
     user: str | None = None
+    signed_in: int | None = None
     origin: Origin = field(default_factory=Origin)
     fields: dict[str, bytes] = field(default_factory=dict)
 
     def lifetime(self, now: int, idle: int) -> tuple[int, int]:
         """When it is over if it is used now and not again, and when its entry expires, which is
         up to a grain later since not every use is written."""
-        idle = self.own_idle or idle
+        idle = idle if self.own_idle is None else self.own_idle
         over = now + idle if self.own_deadline is None else self.own_deadline
         gone = over + grain(idle) if self.own_deadline is None else over
         deadline = gone if self.deadline is None else self.deadline
@@ -126,6 +132,7 @@ class CacheStore:
                 last_seen=now,
                 deadline=None if terms.absolute is None else now + terms.absolute,
                 user=draft.user,
+                signed_in=None if draft.user is None else now,
                 origin=draft.origin,
                 fields=draft.fields,
             ).expiring(draft.expiry, now)
@@ -148,7 +155,8 @@ class CacheStore:
                 deadline = record.deadline
                 if commit.user is not None:
                     deadline = None if terms.absolute is None else now + terms.absolute
-                after = replace(after, user=commit.user, deadline=deadline)
+                signed_in = None if commit.user is None else now
+                after = replace(after, user=commit.user, signed_in=signed_in, deadline=deadline)
             moved = commit.signed or commit.expiry is not None
             if moved:
                 after = replace(after.expiring(commit.expiry, now), last_seen=now)
@@ -162,6 +170,9 @@ class CacheStore:
         with self._locked(session_id):
             return self._delete(session_id)
 
+    def end_many(self, session_ids: Collection[str]) -> list[bool]:
+        return [self.end(session_id) for session_id in session_ids]
+
     def exists(self, key: SessionKey) -> bool:
         record = self._read(key.id)
         return record is not None and secrets.compare_digest(record.secret_hash, key.secret_hash)
@@ -172,10 +183,20 @@ class CacheStore:
             return None
         return Opened(dict(record.fields), self._seen(session_id, record))
 
+    def get_many(self, session_ids: Collection[str]) -> list[LiveSession]:
+        found = map(self.get, session_ids)
+        return [opened.session for opened in found if opened is not None]
+
     def count(self) -> dict[Kind, int]:
         self._no_list()
 
-    def page(self, limit: int, after: Cursor | None = None, kinds: Collection[Kind] = ()) -> Page:
+    def page(
+        self,
+        limit: int,
+        after: Cursor | None = None,
+        kinds: Collection[Kind] = (),
+        backward: bool = False,
+    ) -> Page:
         self._no_list()
 
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
@@ -183,6 +204,12 @@ class CacheStore:
 
     def sweep(self, limit: int = 200) -> int:
         return 0
+
+    def activity(self) -> list[Activity]:
+        self._no_list()
+
+    def memory(self) -> Memory | None:
+        return None
 
     # The async twins: one thread hop around the sync verb.
 
@@ -200,25 +227,48 @@ class CacheStore:
     async def aend(self, session_id: str) -> bool:
         return await _in_thread(self.end, session_id)
 
+    async def aend_many(self, session_ids: Collection[str]) -> list[bool]:
+        return await _in_thread(self.end_many, session_ids)
+
     async def aexists(self, key: SessionKey) -> bool:
         return await _in_thread(self.exists, key)
 
     async def aget(self, session_id: str) -> Opened | None:
         return await _in_thread(self.get, session_id)
 
+    async def aget_many(self, session_ids: Collection[str]) -> list[LiveSession]:
+        return await _in_thread(self.get_many, session_ids)
+
     async def acount(self) -> dict[Kind, int]:
         return await _in_thread(self.count)
 
     async def apage(
-        self, limit: int, after: Cursor | None = None, kinds: Collection[Kind] = ()
+        self,
+        limit: int,
+        after: Cursor | None = None,
+        kinds: Collection[Kind] = (),
+        backward: bool = False,
     ) -> Page:
-        return await _in_thread(self.page, limit, after, kinds)
+        return await _in_thread(self.page, limit, after, kinds, backward)
 
     async def aof_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         return await _in_thread(self.of_user, user, limit)
 
     async def asweep(self, limit: int = 200) -> int:
         return await _in_thread(self.sweep, limit)
+
+    async def aactivity(self) -> list[Activity]:
+        return await _in_thread(self.activity)
+
+    async def amemory(self) -> Memory | None:
+        return await _in_thread(self.memory)
+
+    def outages(self) -> list[Outage]:
+        return []
+
+    def examine(self) -> list[Finding]:
+        self._read(make().id)
+        return [Finding("ok", f"The cache {self.alias!r} answers.")]
 
     # What LocMem does otherwise.
 
@@ -229,7 +279,19 @@ class CacheStore:
 
     def _read(self, session_id: str) -> Record | None:
         record: Record | None = _asking(self._cache.get, _key(session_id))
+        if record is None and not self._answers():
+            raise SessionUnavailable(f"The cache {self.alias!r} keeps nothing at the moment.")
         return record
+
+    def _answers(self) -> bool:
+        """Whether the cache is there at all: to some of Django's, a server that is down is one
+        that knows no key."""
+        token = secrets.token_hex(8)
+        name = f"hs:p:{token}"
+        _asking(self._cache.set, name, token, LEASE)
+        there = bool(_asking(self._cache.get, name) == token)
+        _asking(self._cache.delete, name)
+        return there
 
     def _write(
         self, session_id: str, record: Record, seen: int, idle: int, *, new: bool = False
@@ -248,7 +310,8 @@ class CacheStore:
 
     def _seen(self, session_id: str, record: Record) -> LiveSession:
         idle = conf.HEADER_SESSIONS_IDLE_TIMEOUT * 1000
-        return _live(session_id, record, record.last_seen, _now(), idle)
+        live = _live(session_id, record, record.last_seen, _now(), idle)
+        return replace(live, size=size(record.fields), fields=len(record.fields))
 
     def _no_list(self) -> NoReturn:
         raise ListingNotSupported(
@@ -309,6 +372,8 @@ def _live(session_id: str, record: Record, seen: int, now: int, idle: int) -> Li
         expires_in=max(over - now, 0),
         ip=record.origin.ip,
         user_agent=record.origin.user_agent,
+        deadline_ms=record.deadline,
+        signed_in_ms=record.signed_in,
     )
 
 

@@ -11,7 +11,8 @@ from itertools import chain
 
 from django.core.cache import caches
 
-from .base import KINDS, Cursor, Kind, LiveSession, Page
+from ..fields import size
+from .base import HOUR, KINDS, Activity, Cursor, Kind, LiveSession, Memory, Page
 from .cache import CacheStore, Record, _now
 
 _locks = [threading.RLock() for _ in range(64)]
@@ -32,18 +33,39 @@ class LocMemStore(CacheStore):
     def count(self) -> dict[Kind, int]:
         return self._index.count(_now())
 
-    def page(self, limit: int, after: Cursor | None = None, kinds: Collection[Kind] = ()) -> Page:
-        entries = self._index.page(limit, after, kinds or KINDS, _now())
-        sessions = [found for _, session_id in entries if (found := self._there(session_id))]
-        return Page(sessions, Cursor(*entries[-1]) if len(entries) == limit else None)
+    def page(
+        self,
+        limit: int,
+        after: Cursor | None = None,
+        kinds: Collection[Kind] = (),
+        backward: bool = False,
+    ) -> Page:
+        entries = self._index.page(limit, after, kinds or KINDS, _now(), backward)
+        there = [
+            (Cursor(expires, session_id), found)
+            for expires, session_id in entries
+            if (found := self._there(session_id))
+        ]
+        return Page(
+            [session for _, session in there],
+            Cursor(*entries[-1]) if len(entries) == limit else None,
+            tuple(place for place, _ in there),
+        )
 
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         found = [self._there(session_id) for session_id in self._index.of_user(user)]
-        sessions = [session for session in found if session is not None]
+        # Between the two questions somebody else may have signed in.
+        sessions = [session for session in found if session is not None and session.user == user]
         return sorted(sessions, key=lambda session: (session.created_ms, session.id))[:limit]
 
     def sweep(self, limit: int = 200) -> int:
         return self._index.sweep(limit, _now())
+
+    def activity(self) -> list[Activity]:
+        return self._index.activity(_now())
+
+    def memory(self) -> Memory | None:
+        return Memory(self._index.size)
 
     def _there(self, session_id: str) -> LiveSession | None:
         record = self._read(session_id)
@@ -51,8 +73,8 @@ class LocMemStore(CacheStore):
             return self._seen(session_id, record)
         # LocMemCache throws entries out when there are more than MAX_ENTRIES.
         with self._locked(session_id):
-            if self._read(session_id) is None:
-                self._index.remove(session_id)
+            if self._read(session_id) is None and self._index.remove(session_id):
+                self._index.tally(_now(), expired=1)
         return None
 
     def _write(
@@ -63,49 +85,81 @@ class LocMemStore(CacheStore):
                 return False
             _, gone = record.lifetime(seen, idle)
             kind = Kind(record.transport, record.user is not None)
-            self._index.put(session_id, kind, gone, record.user)
+            self._index.put(session_id, kind, gone, record.user, size(record.fields))
+            if new:
+                self._index.tally(_now(), created=1)
             return True
 
+    def _answers(self) -> bool:
+        return True
+
     def _delete(self, session_id: str) -> bool:
-        self._index.remove(session_id)
-        return super()._delete(session_id)
+        listed = self._index.remove(session_id)
+        there = super()._delete(session_id)
+        if listed:
+            self._index.tally(_now(), ended=int(there), expired=int(not there))
+        return there
 
     def _locked(self, session_id: str) -> AbstractContextManager[bool]:  # type: ignore[override]
         return _locks[hash(session_id) % len(_locks)]
 
 
 class _Index:
-    """Sessions by kind in the order of their expiry, and by user."""
+    """Sessions by kind in the order of their expiry, and by user; and what happened to them."""
 
     def __init__(self) -> None:
+        self.size = 0
+        """Bytes of all fields of all sessions."""
         self._lock = threading.Lock()
-        self._entries: dict[str, tuple[Kind, int, str | None]] = {}
+        self._minutes: dict[int, Activity] = {}
+        self._entries: dict[str, tuple[Kind, int, str | None, int]] = {}
         self._by_expiry: dict[Kind, list[tuple[int, str]]] = {kind: [] for kind in KINDS}
         self._by_user: dict[str, set[str]] = {}
 
-    def put(self, session_id: str, kind: Kind, expires: int, user: str | None) -> None:
+    def put(self, session_id: str, kind: Kind, expires: int, user: str | None, size: int) -> None:
         with self._lock:
             self._remove(session_id)
-            self._entries[session_id] = (kind, expires, user)
+            self._entries[session_id] = (kind, expires, user, size)
+            self.size += size
             insort(self._by_expiry[kind], (expires, session_id))
             if user is not None:
                 self._by_user.setdefault(user, set()).add(session_id)
 
-    def remove(self, session_id: str) -> None:
+    def remove(self, session_id: str) -> bool:
         with self._lock:
-            self._remove(session_id)
+            return self._remove(session_id)
 
-    def _remove(self, session_id: str) -> None:
+    def _remove(self, session_id: str) -> bool:
         entry = self._entries.pop(session_id, None)
         if entry is None:
-            return
-        kind, expires, user = entry
+            return False
+        kind, expires, user, size = entry
+        self.size -= size
         ordered = self._by_expiry[kind]
         del ordered[bisect_left(ordered, (expires, session_id))]
         if user is not None:
             self._by_user[user].discard(session_id)
             if not self._by_user[user]:
                 del self._by_user[user]
+        return True
+
+    def tally(self, now: int, *, created: int = 0, ended: int = 0, expired: int = 0) -> None:
+        start = now - now % 60_000
+        with self._lock:
+            was = self._minutes.get(start, Activity(start))
+            self._minutes[start] = Activity(
+                start, was.created + created, was.ended + ended, was.expired + expired
+            )
+            for old in [old for old in self._minutes if old <= start - HOUR * 60_000]:
+                del self._minutes[old]
+
+    def activity(self, now: int) -> list[Activity]:
+        last = now - now % 60_000
+        with self._lock:
+            return [
+                self._minutes.get(start, Activity(start))
+                for start in range(last - (HOUR - 1) * 60_000, last + 1, 60_000)
+            ]
 
     def count(self, now: int) -> dict[Kind, int]:
         with self._lock:
@@ -115,18 +169,29 @@ class _Index:
             }
 
     def page(
-        self, limit: int, after: Cursor | None, kinds: Collection[Kind], now: int
+        self,
+        limit: int,
+        after: Cursor | None,
+        kinds: Collection[Kind],
+        now: int,
+        backward: bool = False,
     ) -> list[tuple[int, str]]:
         with self._lock:
             parts = []
             for kind in kinds:
                 ordered = self._by_expiry[kind]
+                if backward:
+                    start = _first_live(ordered, now)
+                    if after is not None:
+                        start = max(start, bisect_right(ordered, (after.expires, after.session_id)))
+                    parts.append(ordered[start : start + limit])
+                    continue
                 end = len(ordered)
                 if after is not None:
                     end = bisect_left(ordered, (after.expires, after.session_id))
                 start = max(_first_live(ordered, now), end - limit)
                 parts.append(ordered[start:end])
-        return sorted(chain(*parts), reverse=True)[:limit]
+        return sorted(chain(*parts), reverse=not backward)[:limit]
 
     def of_user(self, user: str) -> list[str]:
         with self._lock:
@@ -138,9 +203,11 @@ class _Index:
                 session_id
                 for ordered in self._by_expiry.values()
                 for _, session_id in ordered[: min(limit, _first_live(ordered, now))]
-            ]
+            ][:limit]
             for session_id in stale:
                 self._remove(session_id)
+        if stale:
+            self.tally(now, expired=len(stale))
         return len(stale)
 
 

@@ -9,6 +9,8 @@ key                                   type        holds
                                                   expire; those of signed-in sessions with the user
 ``…hs{b}:u``                          sorted set  ``<user>`` NUL ``<id>``, all of score 0: one
                                                   user's sessions, read by range of names
+``…hs{b}:n``                          hash        how many were created, were ended and expired in
+                                                  each minute of the last hour
 ====================================  ==========  ================================================
 
 ``…`` is what the cache alias puts in front of its keys, and ``b`` a bucket taken from the id. The
@@ -22,6 +24,7 @@ Each verb is written once, as steps: a generator that yields scripts and is sent
 from __future__ import annotations
 
 import heapq
+import struct
 import zlib
 from collections.abc import Collection, Generator, Iterable
 from typing import Any, TypeVar
@@ -33,31 +36,38 @@ from ..exceptions import SessionEnded, SessionSuperseded, SessionUnavailable
 from ..keys import ID_LENGTH, SessionKey, make
 from .base import (
     CREATE_TRIES,
+    HOUR,
     KINDS,
+    Activity,
     Commit,
     Committed,
     Cursor,
     Draft,
+    Finding,
     Kind,
     LiveSession,
+    Memory,
     Opened,
+    Outage,
     Page,
     Terms,
 )
-from .servers import Call, Script, Servers
+from .servers import Call, Script, servers_of
 
 T = TypeVar("T")
 Steps = Generator[Call | list[Call], Any, T]
 
-OPEN, CREATE, COMMIT, END, LOOK, PAGE, COUNT, USER, SWEEP = (
+OPEN, CREATE, COMMIT, END, LOOK, PAGE, COUNT, USER, SWEEP, ACTIVITY = (
     Script.load(name)
-    for name in ("open", "create", "commit", "end", "look", "page", "count", "user", "sweep")
+    for name in "open create commit end look page count user sweep activity".split()
 )
 
 NOT_THERE, SUPERSEDED, TAKEN = 0, 1, -1
 META = b"\xff"
+_HEAD = struct.Struct(">15sqq")
 _LETTER = {"header": "h", "cookie": "c"}
 _TRANSPORT = {b"h": "header", b"c": "cookie"}
+_TALLIED = b"+-x"
 
 
 class RedisStore:
@@ -67,8 +77,9 @@ class RedisStore:
 
     def __init__(self, alias: str) -> None:
         cache = caches[alias]
-        self._servers = Servers(cache)
-        self._buckets = [_Bucket(cache, str(b)) for b in range(conf.HEADER_SESSIONS_BUCKETS or 1)]
+        self._servers = servers_of(alias, cache)
+        buckets = conf.HEADER_SESSIONS_BUCKETS or self._servers.buckets
+        self._buckets = [_Bucket(cache, self._servers.tag(b, buckets)) for b in range(buckets)]
 
     # The verbs, in pairs.
 
@@ -98,6 +109,12 @@ class RedisStore:
     async def aend(self, session_id: str) -> bool:
         return await self._arun(self._end(session_id))
 
+    def end_many(self, session_ids: Collection[str]) -> list[bool]:
+        return self._run(self._end_many(session_ids))
+
+    async def aend_many(self, session_ids: Collection[str]) -> list[bool]:
+        return await self._arun(self._end_many(session_ids))
+
     def exists(self, key: SessionKey) -> bool:
         return self._run(self._exists(key))
 
@@ -110,19 +127,35 @@ class RedisStore:
     async def aget(self, session_id: str) -> Opened | None:
         return await self._arun(self._get(session_id))
 
+    def get_many(self, session_ids: Collection[str]) -> list[LiveSession]:
+        return self._run(self._get_many(session_ids))
+
+    async def aget_many(self, session_ids: Collection[str]) -> list[LiveSession]:
+        return await self._arun(self._get_many(session_ids))
+
     def count(self) -> dict[Kind, int]:
         return self._run(self._count())
 
     async def acount(self) -> dict[Kind, int]:
         return await self._arun(self._count())
 
-    def page(self, limit: int, after: Cursor | None = None, kinds: Collection[Kind] = ()) -> Page:
-        return self._run(self._page(limit, after, kinds))
+    def page(
+        self,
+        limit: int,
+        after: Cursor | None = None,
+        kinds: Collection[Kind] = (),
+        backward: bool = False,
+    ) -> Page:
+        return self._run(self._page(limit, after, kinds, backward))
 
     async def apage(
-        self, limit: int, after: Cursor | None = None, kinds: Collection[Kind] = ()
+        self,
+        limit: int,
+        after: Cursor | None = None,
+        kinds: Collection[Kind] = (),
+        backward: bool = False,
     ) -> Page:
-        return await self._arun(self._page(limit, after, kinds))
+        return await self._arun(self._page(limit, after, kinds, backward))
 
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         return self._run(self._of_user(user, limit))
@@ -135,6 +168,24 @@ class RedisStore:
 
     async def asweep(self, limit: int = 200) -> int:
         return await self._arun(self._sweep(limit))
+
+    def activity(self) -> list[Activity]:
+        return self._run(self._activity())
+
+    async def aactivity(self) -> list[Activity]:
+        return await self._arun(self._activity())
+
+    def memory(self) -> Memory | None:
+        return self._servers.memory()
+
+    async def amemory(self) -> Memory | None:
+        return await self._servers.amemory()
+
+    def outages(self) -> list[Outage]:
+        return self._servers.outages()
+
+    def examine(self) -> list[Finding]:
+        return self._servers.examine()
 
     def _run(self, steps: Steps[T]) -> T:
         try:
@@ -169,15 +220,15 @@ class RedisStore:
         )
         if answer == SUPERSEDED:
             raise _superseded(key)
-        return None if answer == NOT_THERE else _opened(key.id, *answer)
+        return None if answer == NOT_THERE else _opened(key.id, answer)
 
     def _create(self, draft: Draft, terms: Terms) -> Steps[tuple[SessionKey, int]]:
         expiry = draft.expiry
-        for _ in range(CREATE_TRIES):
+        for tries_left in reversed(range(CREATE_TRIES)):
             key = make()
             expires_in = yield Call(
                 CREATE,
-                self._bucket(key.id).session_and_user(key.id, draft.transport),
+                self._bucket(key.id).session_user_and_counters(key.id, draft.transport),
                 (
                     key.id,
                     key.secret_hash,
@@ -191,6 +242,7 @@ class RedisStore:
                     draft.origin.user_agent,
                     *_flat(draft.fields),
                 ),
+                moving=TAKEN if tries_left else None,
             )
             if expires_in != TAKEN:
                 return key, expires_in
@@ -235,6 +287,13 @@ class RedisStore:
         answer = yield Call(END, self._bucket(session_id).everything(session_id), (session_id,))
         return bool(answer)
 
+    def _end_many(self, session_ids: Collection[str]) -> Steps[list[bool]]:
+        answers = yield [
+            Call(END, self._bucket(session_id).everything(session_id), (session_id,))
+            for session_id in session_ids
+        ]
+        return [bool(answer) for answer in answers]
+
     def _exists(self, key: SessionKey) -> Steps[bool]:
         # Through a script, which counts as a write, so that a replica refuses to answer.
         answer = yield self._look(key.id, what="secret")
@@ -242,20 +301,31 @@ class RedisStore:
 
     def _get(self, session_id: str) -> Steps[Opened | None]:
         answer = yield self._look(session_id, what="fields")
-        return None if answer == NOT_THERE else _opened(session_id, *answer)
+        return None if answer == NOT_THERE else _opened(session_id, answer)
+
+    def _get_many(self, session_ids: Collection[str]) -> Steps[list[LiveSession]]:
+        found = yield [self._look(session_id) for session_id in session_ids]
+        return [
+            _opened(session_id, answer).session
+            for session_id, answer in zip(session_ids, found, strict=True)
+            if answer != NOT_THERE
+        ]
 
     def _count(self) -> Steps[dict[Kind, int]]:
         counts = yield [Call(COUNT, bucket.indexes, ()) for bucket in self._buckets]
         return dict(zip(KINDS, map(sum, zip(*counts, strict=True)), strict=True))
 
-    def _page(self, limit: int, after: Cursor | None, kinds: Collection[Kind]) -> Steps[Page]:
+    def _page(
+        self, limit: int, after: Cursor | None, kinds: Collection[Kind], backward: bool
+    ) -> Steps[Page]:
         wanted = [at for at, kind in enumerate(KINDS) if not kinds or kind in kinds]
         position = (after.expires, after.session_id) if after else ("", "")
         parts = yield [
-            Call(PAGE, [bucket.indexes[at] for at in wanted], (limit, *position))
+            Call(PAGE, [bucket.indexes[at] for at in wanted], (limit, *position, int(backward)))
             for bucket in self._buckets
         ]
-        entries = heapq.nlargest(
+        first = heapq.nsmallest if backward else heapq.nlargest
+        entries = first(
             limit,
             (
                 (int(expires), entry[:ID_LENGTH].decode(), entry[ID_LENGTH + 1 :])
@@ -265,12 +335,16 @@ class RedisStore:
             ),
         )
         found = yield [self._look(session_id, user) for _, session_id, user in entries]
-        sessions = [
-            _live(session_id, *answer)
-            for (_, session_id, _), answer in zip(entries, found, strict=True)
+        there = [
+            (Cursor(expires, session_id), _opened(session_id, answer).session)
+            for (expires, session_id, _), answer in zip(entries, found, strict=True)
             if answer != NOT_THERE
         ]
-        return Page(sessions, Cursor(*entries[-1][:2]) if len(entries) == limit else None)
+        return Page(
+            [session for _, session in there],
+            Cursor(*entries[-1][:2]) if len(entries) == limit else None,
+            tuple(place for place, _ in there),
+        )
 
     def _of_user(self, user: str, limit: int) -> Steps[list[LiveSession]]:
         name = user.encode()
@@ -281,20 +355,35 @@ class RedisStore:
             for entry in part
             # A user id that goes on with a NUL is another user's.
             if len(entry) == len(name) + 1 + ID_LENGTH
-        ]
+        ][:limit]
         found = yield [self._look(session_id, name) for session_id in ids]
         sessions = [
-            _live(session_id, *answer)
+            _opened(session_id, answer).session
             for session_id, answer in zip(ids, found, strict=True)
             if answer != NOT_THERE
         ]
-        return sorted(sessions, key=lambda session: (session.created, session.id))[:limit]
+        # Between the two questions somebody else may have signed in.
+        sessions = [session for session in sessions if session.user == user]
+        return sorted(sessions, key=lambda session: (session.created_ms, session.id))
 
     def _sweep(self, limit: int) -> Steps[int]:
+        each = -(-limit // len(self._buckets))
         dropped = yield [
-            Call(SWEEP, [*bucket.indexes, bucket.users], (limit,)) for bucket in self._buckets
+            Call(SWEEP, [*bucket.indexes, bucket.users, bucket.counters], (each,))
+            for bucket in self._buckets
         ]
         return sum(dropped)
+
+    def _activity(self) -> Steps[list[Activity]]:
+        parts = yield [Call(ACTIVITY, [bucket.counters], ()) for bucket in self._buckets]
+        # Servers of a cluster have a clock each.
+        last = max(minute for minute, _ in parts)
+        counts = {minute: [0, 0, 0] for minute in range(last - HOUR + 1, last + 1)}
+        for _, flat in parts:
+            for name, count in zip(flat[::2], flat[1::2], strict=True):
+                if (minute := int(name[:-1])) in counts:
+                    counts[minute][_TALLIED.index(name[-1:])] += int(count)
+        return [Activity(minute * 60_000, *three) for minute, three in counts.items()]
 
     def _look(self, session_id: str, user: bytes = b"", what: str = "meta") -> Call:
         keys = self._bucket(session_id).everything(session_id)
@@ -309,13 +398,14 @@ class RedisStore:
 class _Bucket:
     """The names of the keys that one bucket's scripts use."""
 
-    __slots__ = ("_prefix", "indexes", "users")
+    __slots__ = ("_prefix", "counters", "indexes", "users")
 
     def __init__(self, cache: BaseCache, tag: str) -> None:
         prefix = str(cache.make_key(f"hs{{{tag}}}"))
         self._prefix = f"{prefix}:s:"
         self.indexes = [f"{prefix}:i:{_LETTER[kind.transport]}{kind.signed_in:d}" for kind in KINDS]
         self.users = f"{prefix}:u"
+        self.counters = f"{prefix}:n"
 
     def session(self, session_id: str, transport: str) -> list[str]:
         anonymous, signed_in = self.indexes[:2] if transport == "cookie" else self.indexes[2:]
@@ -324,37 +414,65 @@ class _Bucket:
     def session_and_user(self, session_id: str, transport: str) -> list[str]:
         return [*self.session(session_id, transport), self.users]
 
+    def session_user_and_counters(self, session_id: str, transport: str) -> list[str]:
+        return [*self.session_and_user(session_id, transport), self.counters]
+
     def everything(self, session_id: str) -> list[str]:
-        return [self._prefix + session_id, *self.indexes, self.users]
+        return [self._prefix + session_id, *self.indexes, self.users, self.counters]
 
 
-def _opened(session_id: str, expires_in: int, now: int, flat: list[bytes]) -> Opened:
-    fields = {
-        name.decode("utf-8", "surrogatepass"): value
-        for name, value in zip(flat[::2], flat[1::2], strict=True)
-        if name[:1] != META
-    }
-    return Opened(fields, _live(session_id, expires_in, now, flat))
-
-
-def _live(session_id: str, expires_in: int, now: int, flat: list[bytes]) -> LiveSession:
-    meta = {
-        name[1:]: value
-        for name, value in zip(flat[::2], flat[1::2], strict=True)
-        if name[:1] == META
-    }
+def _opened(session_id: str, answer: object) -> Opened:
+    """What an answer holds, as ``packed`` in ``scripts/session.lua`` puts it."""
+    if not isinstance(answer, bytes) or answer[:ID_LENGTH] != session_id.encode():
+        # The answer to another question: left on a connection that somebody did not read to its
+        # end. Nobody is to be handed somebody else's session.
+        raise SessionUnavailable("The session store answered for another session.")
+    _, expires_in, now = _HEAD.unpack_from(answer)
+    strings = _strings(answer, _HEAD.size)
+    fields, meta = {}, {}
+    for name, value in zip(strings[::2], strings[1::2], strict=True):
+        if name[:1] == META:
+            meta[name[1:]] = value
+        else:
+            fields[name.decode("utf-8", "surrogatepass")] = value
     user = meta.get(b"u")
-    return LiveSession(
-        id=session_id,
-        transport=_TRANSPORT[meta[b"t"]],
-        user=user.decode() if user else None,
-        created_ms=int(meta[b"c"]),
-        last_seen_ms=int(meta[b"s"]),
-        expires_ms=now + expires_in,
-        expires_in=expires_in,
-        ip=meta.get(b"i", b"").decode(),
-        user_agent=meta.get(b"a", b"").decode(),
+    return Opened(
+        fields,
+        LiveSession(
+            id=session_id,
+            transport=_TRANSPORT[meta[b"t"]],
+            user=user.decode() if user else None,
+            created_ms=int(meta[b"c"]),
+            last_seen_ms=int(meta[b"s"]),
+            expires_ms=now + expires_in,
+            expires_in=expires_in,
+            ip=meta.get(b"i", b"").decode(),
+            user_agent=meta.get(b"a", b"").decode(),
+            deadline_ms=int(meta[b"d"]) if b"d" in meta else None,
+            signed_in_ms=int(meta[b"g"]) if b"g" in meta else None,
+            size=int(meta[b"z"]) if b"z" in meta else None,
+            fields=int(meta[b"n"]) if b"n" in meta else None,
+        ),
     )
+
+
+def _strings(packed: bytes, at: int) -> list[bytes]:
+    """The strings of the MessagePack array that begins ``at`` and ends with ``packed``.
+
+    https://github.com/msgpack/msgpack/blob/master/spec.md
+    """
+    head = packed[at]
+    at += 1 if head < 0xA0 else 1 + (2 << head - 0xDC)
+    strings = []
+    while at < len(packed):
+        head = packed[at]
+        if head < 0xC0:
+            start, at = at + 1, at + 1 + (head & 0x1F)
+        else:
+            start = at + 1 + (1 << head - 0xD9)
+            at = start + int.from_bytes(packed[at + 1 : start], "big")
+        strings.append(packed[start:at])
+    return strings
 
 
 def _name(name: str) -> bytes:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import redis.asyncio
 import redis.asyncio.retry
@@ -23,16 +25,27 @@ from asgiref.sync import sync_to_async
 from django.core.cache import BaseCache
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
     ConnectionError,
+    MaxConnectionsError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
     TimeoutError,
+    TryAgainError,
 )
+from redis.maint_notifications import MaintNotificationsConfig
 
 from ..exceptions import SessionUnavailable
+from .base import Finding, Memory, Outage
+from .breaker import Breaker
+
+T = TypeVar("T")
 
 # redis-py types the calls of its sync client and not all of these.
 asyncio_sentinel: Any = redis.asyncio.sentinel
@@ -79,6 +92,9 @@ class Call(NamedTuple):
     script: Script
     keys: Sequence[str]
     args: Sequence[str | bytes | int]
+    moving: Any = None
+    """What to answer at once where the keys are just being moved to another server; None tries
+    on until they have been."""
 
     def evalsha(self) -> tuple[Any, ...]:
         return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
@@ -87,68 +103,77 @@ class Call(NamedTuple):
         return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
 
 
-class Servers:
-    """Runs scripts on the servers of one alias; one client a process, one more an event loop."""
+class Server:
+    """One server: the clients that reach it, and the breaker that keeps waiting for it short."""
 
-    def __init__(self, cache: BaseCache) -> None:
-        self._client: Any = raw_client(cache)
+    def __init__(
+        self, name: str, client: Any, probe: Callable[[Server], object] | None = None
+    ) -> None:
+        self.name = name
+        self.client = client
+        self.breaker = Breaker(name, partial(probe or Server.ping, self))
         self._async_clients: dict[asyncio.AbstractEventLoop, Any] = {}
 
-    def run(self, call: Call) -> Any:
-        """The answer to one script, in one round trip; two where the server has yet to learn it."""
+    def send(self, command: Sequence[Any]) -> Any:
+        """The answer to one command. Raises what redis-py raises."""
+        self.breaker.check()
         try:
-            try:
-                return self._client.execute_command(*call.evalsha())
-            except NoScriptError:
-                return self._client.execute_command(*call.eval())
+            return self.client.execute_command(*command)
+        except (ConnectionError, TimeoutError) as error:
+            self._failed(error)
+            raise
+
+    async def asend(self, command: Sequence[Any]) -> Any:
+        client = self._async_client()
+        if client is None:
+            return await sync_to_async(self.send, thread_sensitive=False)(command)
+        self.breaker.check()
+        try:
+            return await client.execute_command(*command)
+        except (ConnectionError, TimeoutError) as error:
+            self._failed(error)
+            raise
+
+    def send_all(self, commands: Iterable[Sequence[Any]]) -> list[Any]:
+        """The answers to some commands in one round trip, errors among them."""
+        self.breaker.check()
+        pipeline = self.client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        try:
+            answers: list[Any] = pipeline.execute(raise_on_error=False)
+        except (ConnectionError, TimeoutError) as error:
+            self._failed(error)
+            raise
+        return answers
+
+    async def asend_all(self, commands: Iterable[Sequence[Any]]) -> list[Any]:
+        client = self._async_client()
+        if client is None:
+            return await sync_to_async(self.send_all, thread_sensitive=False)(commands)
+        self.breaker.check()
+        pipeline = client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        try:
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        except (ConnectionError, TimeoutError) as error:
+            self._failed(error)
+            raise
+        return answers
+
+    def ping(self) -> None:
+        """Raises ``SessionUnavailable`` where the server does not answer."""
+        try:
+            # What is idle may lead to a server that hangs, or that is no primary any more.
+            self.client.connection_pool.disconnect(inuse_connections=False)
+            self.client.execute_command("PING")
         except RedisError as error:
             raise named(error) from error
 
-    async def arun(self, call: Call) -> Any:
-        client = self._async_client()
-        if client is None:
-            return await sync_to_async(self.run, thread_sensitive=False)(call)
-        try:
-            try:
-                return await client.execute_command(*call.evalsha())
-            except NoScriptError:
-                return await client.execute_command(*call.eval())
-        except RedisError as error:
-            raise named(error) from error
-
-    def run_all(self, calls: Sequence[Call]) -> list[Any]:
-        """The answers to many scripts, in as few round trips as pipelines of bounded size allow."""
-        answers: list[Any] = []
-        for some in _batches(calls):
-            pipeline = self._client.pipeline(transaction=False)
-            for call in some:
-                pipeline.execute_command(*call.evalsha())
-            try:
-                found = pipeline.execute(raise_on_error=False)
-            except RedisError as error:
-                raise named(error) from error
-            for call, answer in zip(some, found, strict=True):
-                answers.append(self.run(call) if isinstance(answer, NoScriptError) else answer)
-        return _checked(answers)
-
-    async def arun_all(self, calls: Sequence[Call]) -> list[Any]:
-        client = self._async_client()
-        if client is None:
-            return await sync_to_async(self.run_all, thread_sensitive=False)(calls)
-        answers: list[Any] = []
-        for some in _batches(calls):
-            pipeline = client.pipeline(transaction=False)
-            for call in some:
-                pipeline.execute_command(*call.evalsha())
-            try:
-                found = await pipeline.execute(raise_on_error=False)
-            except RedisError as error:
-                raise named(error) from error
-            for call, answer in zip(some, found, strict=True):
-                answers.append(
-                    await self.arun(call) if isinstance(answer, NoScriptError) else answer
-                )
-        return _checked(answers)
+    def _failed(self, error: Exception) -> None:
+        if unanswered(error):
+            self.breaker.open(error)
 
     def _async_client(self) -> Any:
         """The client of the running loop; None where the sync client's kind is not known here."""
@@ -157,10 +182,127 @@ class Servers:
             return self._async_clients[loop]
         except KeyError:
             # A weak key would not do: a client and its loop hold each other.
-            for other in [other for other in self._async_clients if other.is_closed()]:
-                del self._async_clients[other]
-            client = self._async_clients[loop] = async_client(self._client)
+            for other in list(self._async_clients):
+                if other.is_closed():
+                    self._async_clients.pop(other, None)
+            client = self._async_clients[loop] = async_client(self.client, self.breaker)
+            if client is not None:
+                client.closing = _closing(client)
+                # It has nothing to wait for; begun in this loop, it is the loop's to finish.
+                with suppress(StopIteration):
+                    anext(client.closing).send(None)
             return client
+
+
+async def _closing(client: Any) -> AsyncIterator[None]:
+    """Closes a client with its event loop: a loop that is shut down finishes the asynchronous
+    generators that were begun in it, and gives no other notice."""
+    try:
+        yield
+    finally:
+        pool = client.connection_pool
+        await pool.disconnect()
+        for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+            await sentinel.connection_pool.disconnect()
+
+
+class Servers:
+    """Runs scripts on the server of one alias."""
+
+    buckets = 1
+    """Parts that the sessions are split into, unless a setting says otherwise."""
+
+    def __init__(self, alias: str, client: Any) -> None:
+        self._server = Server(repr(alias), client)
+
+    def tag(self, bucket: int, of: int) -> str:
+        """The hash tag of the keys of one bucket of so many."""
+        return str(bucket)
+
+    def run(self, call: Call) -> Any:
+        """The answer to one script, in one round trip; two where the server has yet to learn it."""
+        try:
+            try:
+                return self._server.send(call.evalsha())
+            except NoScriptError:
+                return self._server.send(call.eval())
+        except RedisError as error:
+            raise named(error) from error
+
+    async def arun(self, call: Call) -> Any:
+        try:
+            try:
+                return await self._server.asend(call.evalsha())
+            except NoScriptError:
+                return await self._server.asend(call.eval())
+        except RedisError as error:
+            raise named(error) from error
+
+    def run_all(self, calls: Sequence[Call]) -> list[Any]:
+        """The answers to many scripts, in as few round trips as pipelines of bounded size allow."""
+        answers: list[Any] = []
+        for some in batches(calls):
+            try:
+                found = self._server.send_all(call.evalsha() for call in some)
+            except RedisError as error:
+                raise named(error) from error
+            for call, answer in zip(some, found, strict=True):
+                answers.append(self.run(call) if isinstance(answer, NoScriptError) else answer)
+        return _checked(answers)
+
+    async def arun_all(self, calls: Sequence[Call]) -> list[Any]:
+        answers: list[Any] = []
+        for some in batches(calls):
+            try:
+                found = await self._server.asend_all(call.evalsha() for call in some)
+            except RedisError as error:
+                raise named(error) from error
+            for call, answer in zip(some, found, strict=True):
+                answers.append(
+                    await self.arun(call) if isinstance(answer, NoScriptError) else answer
+                )
+        return _checked(answers)
+
+    def every(self) -> list[Server]:
+        """The servers that are known so far."""
+        return [self._server]
+
+    def memory(self) -> Memory | None:
+        """What they use together; None where one may not be asked."""
+        found = []
+        for server in self.every():
+            try:
+                found.append(server.send(("INFO", "memory")))
+            except NoPermissionError:
+                return None
+            except RedisError as error:
+                raise named(error) from error
+        return _memory(found)
+
+    async def amemory(self) -> Memory | None:
+        found = []
+        for server in self.every():
+            try:
+                found.append(await server.asend(("INFO", "memory")))
+            except NoPermissionError:
+                return None
+            except RedisError as error:
+                raise named(error) from error
+        return _memory(found)
+
+    def outages(self) -> list[Outage]:
+        return [now for server in self.every() if (now := server.breaker.outage)]
+
+    def examine(self) -> list[Finding]:
+        return examined(self._server)
+
+
+def servers_of(alias: str, cache: BaseCache) -> Servers:
+    """What runs the scripts of ``alias``: a connection factory that reaches more than one server
+    brings its own."""
+    factory = getattr(getattr(cache, "client", None), "connection_factory", None)
+    own: Callable[[str, BaseCache], Servers] | None = getattr(factory, "servers", None)
+    return Servers(alias, raw_client(cache)) if own is None else own(alias, cache)
 
 
 def raw_client(cache: BaseCache) -> Any:
@@ -171,7 +313,27 @@ def raw_client(cache: BaseCache) -> Any:
     return cache._cache.get_client(None, write=True)  # type: ignore[attr-defined]
 
 
-def async_client(client: Any) -> Any:
+class _Pool(redis.asyncio.BlockingConnectionPool):
+    """Waits for a free connection, but for none to a server that is known not to answer."""
+
+    breaker: Breaker
+
+    async def ensure_connection(self, connection: Any) -> None:
+        # Who waited for a connection may have waited until the server was known to be lost.
+        self.breaker.check()
+        made = getattr(connection, "made_in", None)
+        if made not in (None, self.breaker.openings):
+            # Made before an outage: it may lead to a server that hung, and is no primary now.
+            await connection.disconnect()
+        connection.made_in = self.breaker.openings
+        await super().ensure_connection(connection)
+
+
+class _SentinelPool(asyncio_sentinel.SentinelConnectionPool, _Pool):  # type: ignore[misc]
+    """The same, whose connections ask the sentinels who the primary is."""
+
+
+def async_client(client: Any, breaker: Breaker) -> Any:
     """An async client with the connections that ``client`` makes, for the running event loop.
 
     It never retries: an increment that timed out may have been counted.
@@ -190,26 +352,24 @@ def async_client(client: Any) -> Any:
     if kind is None:
         return None
     options = connection_options(pool.connection_kwargs, kind)
+    options |= {
+        "connection_class": kind,
+        "max_connections": MAX_CONNECTIONS,
+        "timeout": options.get("socket_timeout"),
+    }
+    own: Any
     if isinstance(pool, redis.sentinel.SentinelConnectionPool):
-        return redis.asyncio.Redis(
-            connection_pool=asyncio_sentinel.SentinelConnectionPool(
-                pool.service_name,
-                async_sentinel(pool.sentinel_manager),
-                is_master=pool.is_master,
-                check_connection=pool.check_connection,
-                connection_class=kind,
-                max_connections=MAX_CONNECTIONS,
-                **options,
-            )
-        )
-    return redis.asyncio.Redis(
-        connection_pool=redis.asyncio.BlockingConnectionPool(
-            connection_class=kind,
-            max_connections=MAX_CONNECTIONS,
-            timeout=options.get("socket_timeout"),
+        own = _SentinelPool(
+            pool.service_name,
+            async_sentinel(pool.sentinel_manager),
+            is_master=pool.is_master,
+            check_connection=pool.check_connection,
             **options,
         )
-    )
+    else:
+        own = _Pool(**options)
+    own.breaker = breaker
+    return redis.asyncio.Redis(connection_pool=own)
 
 
 def async_sentinel(manager: redis.sentinel.Sentinel) -> Any:
@@ -232,21 +392,92 @@ def connection_options(sync_options: dict[str, Any], kind: Any) -> dict[str, Any
     for each in kind.__mro__:
         understood.update(inspect.signature(each.__init__).parameters)
     options = {name: sync_options[name] for name in understood - _SYNC_ONLY if name in sync_options}
-    return options | {"retry": redis.asyncio.retry.Retry(NoBackoff(), 0)}
+    options["retry"] = redis.asyncio.retry.Retry(NoBackoff(), 0)
+    if "maint_notifications_config" in understood:
+        # While redis-py listens for these, it does not look whether a connection from the pool
+        # still holds somebody else's answer.
+        options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    return options
 
 
-def named(error: RedisError) -> Exception:
+def named(error: Exception) -> Exception:
     """``SessionUnavailable`` if the server cannot say at the moment, else ``error`` itself."""
-    known = isinstance(error, ConnectionError | TimeoutError | ReadOnlyError | OutOfMemoryError)
+    known = isinstance(
+        error,
+        ConnectionError
+        | TimeoutError
+        | ReadOnlyError
+        | OutOfMemoryError
+        | ClusterDownError
+        | TryAgainError,
+    )
     if known or (isinstance(error, ResponseError) and str(error).split(" ", 1)[0] in _REFUSALS):
         return SessionUnavailable(f"The session store cannot be used at the moment: {error}")
     return error
 
 
-def _batches(calls: Sequence[Call]) -> Iterator[list[Call]]:
-    rest = iter(calls)
+def unanswered(error: Exception) -> bool:
+    """Whether a server said nothing, so that to ask it again would be to wait again."""
+    if not isinstance(error, ConnectionError | TimeoutError):
+        return False
+    if isinstance(error, BusyLoadingError | MaxConnectionsError | AuthenticationError):
+        return False  # it did answer, or was not asked
+    if str(error) == "No connection available.":
+        return False  # of a pool that waits: it was not asked
+    # A sentinel's client turns this answer into a lost connection.
+    return not isinstance(error.__context__, ReadOnlyError)
+
+
+def batches(whole: Iterable[T]) -> Iterator[list[T]]:
+    """Parts of it, each small enough for one pipeline."""
+    rest = iter(whole)
     while some := list(islice(rest, PIPELINED)):
         yield some
+
+
+def examined(server: Server) -> list[Finding]:
+    """How one server is set up, where that endangers sessions."""
+    try:
+        server_info = server.send(("INFO", "server"))
+        replication = server.send(("INFO", "replication"))
+        memory = server.send(("INFO", "memory"))
+    except RedisError as error:
+        raise named(error) from error
+    findings = []
+    version = str(server_info.get("valkey_version") or server_info.get("redis_version", "?"))
+    findings.append(Finding("ok", f"{server.name} answers; its version is {version}."))
+    if str(replication.get("role")) != "master":
+        findings.append(
+            Finding(
+                "error",
+                f"{server.name} is a replica: it may not know the newest sessions, and refuses "
+                "to open any.",
+                "Let the alias lead to the primary.",
+            )
+        )
+    policy = str(memory.get("maxmemory_policy", "?"))
+    if policy != "noeviction":
+        full = bool(memory.get("maxmemory"))
+        findings.append(
+            Finding(
+                "error" if full else "warning",
+                f"{server.name} has the maxmemory-policy {policy}: "
+                + ("when" if full else "with a maxmemory, when")
+                + " memory is full it throws live sessions away, and logs people out.",
+                'Set "maxmemory-policy noeviction" there, and keep caches on another server.',
+            )
+        )
+    return findings
+
+
+def _memory(found: list[dict[str, Any]]) -> Memory:
+    limits = [int(memory.get("maxmemory", 0)) for memory in found]
+    policies = {str(memory.get("maxmemory_policy", "?")) for memory in found}
+    return Memory(
+        used=sum(int(memory["used_memory"]) for memory in found),
+        limit=sum(limits) if all(limits) else None,
+        policy=", ".join(sorted(policies)),
+    )
 
 
 def _checked(answers: list[Any]) -> list[Any]:

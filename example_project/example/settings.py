@@ -62,8 +62,21 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_header_sessions",
+    "rest_framework",
     "example",
 ]
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "django_header_sessions.rest_framework.authentication.HeaderSessionAuthentication",
+    ],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_THROTTLE_RATES": {
+        # The password is published, and whoever tries the example signs in over and over.
+        "header_sessions_user": None,
+        "header_sessions_origin": None,
+    },
+}
 
 DATABASES = {
     "default": {

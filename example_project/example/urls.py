@@ -2,9 +2,9 @@
 
 from django.contrib import admin
 from django.contrib.staticfiles.views import serve
-from django.urls import path
+from django.urls import include, path
 
-from example import sessions, state, tools, views
+from example import state, tools, views
 
 urlpatterns = [
     path("api/state/", state.state),
@@ -12,9 +12,8 @@ urlpatterns = [
     path("api/async/state/", state.async_state),
     path("api/tools/search/", tools.search),
     path("api/tools/next/", tools.next_page),
-    path("api/sessions/", sessions.start),
-    path("api/sessions/current/", sessions.current),
-    path("api/whoami/", views.whoami),
+    path("api/sessions/", include("django_header_sessions.rest_framework.urls")),
+    path("api/whoami/", views.Whoami.as_view()),
     path("admin/", admin.site.urls),
     path("healthz", views.healthz),
     # The admin's style sheets, under any server and with DEBUG off. A real site has its own way.

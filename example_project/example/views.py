@@ -1,17 +1,19 @@
 """Who is calling, and whether the server is up."""
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
 
-from example.api import api
-from example.sessions import unauthorized
 
-
-@api("GET", "HEAD")
-def whoami(request: HttpRequest) -> HttpResponse:
+class Whoami(APIView):
     """Answer the name of the signed-in user; 401 for everybody else."""
-    if not request.user.is_authenticated:
-        raise unauthorized("not-signed-in", "Sign in with POST /api/sessions/ first.")
-    return JsonResponse({"user": request.user.get_username()})
+
+    permission_classes = (IsAuthenticated,)
+
+    def get(self, request: Request) -> Response:
+        return Response({"user": request.user.get_username()})
 
 
 def healthz(request: HttpRequest) -> HttpResponse:

@@ -23,6 +23,7 @@ import requests
 from django_header_sessions.clients import aiohttp as sessions_aiohttp
 from django_header_sessions.clients import flow
 from django_header_sessions.clients import requests as sessions_requests
+from tests.processes import NODE
 
 HERE = Path(__file__).parent
 
@@ -327,7 +328,7 @@ class Node:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            ["node", str(HERE / "driver.mjs")],
+            [NODE, str(HERE / "driver.mjs")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -12,6 +12,8 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
 from .server import Reply, Seen, Server, problem
 
+pytestmark = pytest.mark.browser
+
 FLAGS = (
     "--headless=new",
     "--no-sandbox",

@@ -16,7 +16,14 @@ if m[1] ~= ARGV[2] then return was_good(m[3], ARGV[2]) and 1 or 0 end
 local set, delete = 13, 13 + 2 * ARGV[11]
 local add = delete + ARGV[12]
 
--- First, because it is the one write that can refuse: nothing is rolled back here.
+if ARGV[10] == '1' then
+  for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if name:byte() ~= 255 then redis.call('HDEL', KEYS[1], name) end
+  end
+end
+
+-- Before the others, because it is the one write that can refuse, unless the counter was cleared
+-- just now: nothing is rolled back here.
 local total = ''
 if ARGV[add] then
   local answer = redis.pcall('HINCRBY', KEYS[1], ARGV[add], ARGV[add + 1])
@@ -29,15 +36,13 @@ if ARGV[add] then
   total = redis.call('HGET', KEYS[1], ARGV[add])
 end
 
-if ARGV[10] == '1' then
-  local fields = {}
-  for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-    if name:byte() ~= 255 then fields[#fields + 1] = name end
-  end
-  if #fields > 0 then redis.call('HDEL', KEYS[1], unpack(fields)) end
+-- In parts: concurrent commits may have made more fields than unpack can put out at once.
+for at = set, delete - 1, 1000 do
+  redis.call('HSET', KEYS[1], unpack(ARGV, at, math.min(at + 999, delete - 1)))
 end
-if delete > set then redis.call('HSET', KEYS[1], unpack(ARGV, set, delete - 1)) end
-if add > delete then redis.call('HDEL', KEYS[1], unpack(ARGV, delete, add - 1)) end
+for at = delete, add - 1, 1000 do
+  redis.call('HDEL', KEYS[1], unpack(ARGV, at, math.min(at + 999, add - 1)))
+end
 
 if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[1], H, ARGV[6], P, (m[1] .. (m[3] or '')):sub(1, 64))
@@ -52,12 +57,12 @@ if ARGV[7] ~= '=' then
   redis.call('ZREM', old and KEYS[3] or KEYS[2], member(ARGV[1], old))
   if old then redis.call('ZREM', KEYS[4], user_member(old, ARGV[1])) end
   if user then
-    redis.call('HSET', KEYS[1], U, user)
+    redis.call('HSET', KEYS[1], U, user, G, now)
     redis.call('ZADD', KEYS[4], 0, user_member(user, ARGV[1]))
     deadline = ARGV[5] ~= '' and now + ARGV[5] or false
     if deadline then redis.call('HSET', KEYS[1], D, deadline) else redis.call('HDEL', KEYS[1], D) end
   else
-    redis.call('HDEL', KEYS[1], U)
+    redis.call('HDEL', KEYS[1], U, G)
   end
 end
 

@@ -5,6 +5,6 @@
 local now = clock()
 local counts = {}
 for _, index in ipairs(KEYS) do
-  counts[#counts + 1] = redis.call('ZCOUNT', index, '(' .. now, '+inf')
+  counts[#counts + 1] = redis.call('ZCOUNT', index, now, '+inf')
 end
 return counts

@@ -1,10 +1,12 @@
 #!lua flags=allow-oom
 -- Ends a session, whatever its secret is by now.
--- KEYS  1 session  2–5 the four indexes  6 user index
+-- KEYS  1 session  2–5 the four indexes  6 user index  7 counters
 -- ARGV  1 id
 -- Answers 1, or 0 where there was none.
 local user = redis.call('HGET', KEYS[1], U)
 local there = redis.call('DEL', KEYS[1])
-for at = 2, 5 do redis.call('ZREM', KEYS[at], member(ARGV[1], user)) end
+local listed = 0
+for at = 2, 5 do listed = listed + redis.call('ZREM', KEYS[at], member(ARGV[1], user)) end
 if user then redis.call('ZREM', KEYS[6], user_member(user, ARGV[1])) end
+if listed > 0 then tally(KEYS[7], clock(), there == 1 and '-' or 'x', 1) end
 return there

@@ -1,20 +1,23 @@
 #!lua flags=allow-oom
 -- Looks at a session without using it. Where it is gone, drops the index entries that led here.
--- KEYS  1 session  2–5 the four indexes  6 user index
+-- KEYS  1 session  2–5 the four indexes  6 user index  7 counters
 -- ARGV  1 id  2 default idle timeout  3 the user the index named, or ''
---       4 'fields' for all of the hash, 'meta' for the meta values, or 'secret' for its hash
--- Answers 0 (not there), the hash of the secret, or
--- {milliseconds until it is over, now, names and values in turn}.
+--       4 'fields' for all of the hash, 'meta' for the meta values and how much the fields are
+--       (n of them, z bytes), or 'secret' for its hash
+-- Answers 0 (not there), the hash of the secret, or packed: id, milliseconds until it is
+-- over, now, what was asked for.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   local user = ARGV[3] ~= '' and ARGV[3]
-  for at = 2, 5 do redis.call('ZREM', KEYS[at], member(ARGV[1], user)) end
+  local listed = 0
+  for at = 2, 5 do listed = listed + redis.call('ZREM', KEYS[at], member(ARGV[1], user)) end
+  if listed > 0 then tally(KEYS[7], clock(), 'x', 1) end
   if user then redis.call('ZREM', KEYS[6], user_member(user, ARGV[1])) end
   return 0
 end
 
 if ARGV[4] == 'secret' then return redis.call('HGET', KEYS[1], H) end
 
-local names = {H, T, C, S, D, X, E, U, I, A}
+local names = {H, T, C, S, D, X, E, U, G, I, A}
 local m = redis.call('HMGET', KEYS[1], unpack(names))
 local hash = {}
 if ARGV[4] == 'fields' then
@@ -26,8 +29,17 @@ else
       hash[#hash + 1] = m[at]
     end
   end
+  local count, bytes = 0, 0
+  for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if name:byte() ~= 255 then
+      count = count + 1
+      bytes = bytes + #name + redis.call('HSTRLEN', KEYS[1], name)
+    end
+  end
+  hash[#hash + 1], hash[#hash + 2] = '\255n', tostring(count)
+  hash[#hash + 1], hash[#hash + 2] = '\255z', string.format('%d', bytes)
 end
 local now = clock()
 -- From when it was last seen, not from now: to be looked at is not to be used.
 local over = lifetime(tonumber(m[4]), ARGV[2], m[6], m[7], m[5])
-return {math.max(over - now, 0), now, hash}
+return packed(ARGV[1], math.max(over - now, 0), now, hash)

@@ -2,7 +2,8 @@
 -- Opens a session, and slides its idle timeout once per grain.
 -- KEYS  1 session  2 index of the anonymous  3 index of the signed in
 -- ARGV  1 id  2 hash of the secret  3 transport  4 default idle timeout
--- Answers 0 (not there), 1 (superseded), or {milliseconds until it is over, now, all of the hash}.
+-- Answers 0 (not there), 1 (superseded), or packed: id, milliseconds until it is over,
+-- now, the hash.
 --
 -- This script counts as a write, so that a replica and a demoted primary refuse it, whose "there"
 -- and "not there" may be stale; and it may run when memory is full, so that reads go on.
@@ -17,4 +18,4 @@ if now - m[4] >= grain(tonumber(m[5] or ARGV[4])) then
   redis.call('PEXPIREAT', KEYS[1], gone)
   redis.call('ZADD', m[8] and KEYS[3] or KEYS[2], gone, member(ARGV[1], m[8]))
 end
-return {over - now, now, redis.call('HGETALL', KEYS[1])}
+return packed(ARGV[1], over - now, now, redis.call('HGETALL', KEYS[1]))

@@ -1,0 +1,332 @@
+"""``manage.py header_sessions``: the monitor on the command line."""
+
+from __future__ import annotations
+
+import json
+import time
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.template.defaultfilters import filesizeformat
+
+from ... import registry
+from ...exceptions import SessionError
+from ...monitor.people import ids_named, users_of
+from ...monitor.values import shown
+from ...monitor.words import agent, duration, moment, printable
+from ...registry import LiveSession, Overview
+
+ALARMED = 2
+"""Exit status while an alarm stands."""
+REASON = "command"
+STEP = 1000
+"""Sessions after which a long work says how far it is, where it does not write to a terminal."""
+
+
+class Command(BaseCommand):
+    help = "Shows live sessions, and ends them. Exits with 2 while an alarm stands."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+        def verb(name: str, do: Callable[..., None], text: str) -> Any:
+            added = verbs.add_parser(name, help=text, description=text)
+            added.set_defaults(do=do)
+            added.add_argument("--json", action="store_true", help="JSON, for machines")
+            return added
+
+        verb("stats", self.verb_stats, "live sessions, memory, and the last hour in figures")
+        listing = verb("list", self.verb_list, "live sessions, latest to expire first")
+        listing.add_argument("--user", metavar="NAME", help="those of this user alone")
+        listing.add_argument("--limit", type=positive, default=100, help="at most so many (100)")
+        show = verb("show", self.verb_show, "one session, and the names and sizes of its fields")
+        show.add_argument("id")
+        show.add_argument("--values", action="store_true", help="what the fields hold, masked")
+        end = verb("end", self.verb_end, "end sessions, for ever")
+        end.add_argument("ids", nargs="*", metavar="ID")
+        end.add_argument("--user", metavar="NAME", help="all sessions of this user")
+        end.add_argument(
+            "--anonymous-older-than",
+            type=positive,
+            metavar="SECONDS",
+            help="those in which nobody is signed in and that were created longer ago",
+        )
+        verb("sweep", self.verb_sweep, "drop what expired sessions left in the index")
+        verb("doctor", self.verb_doctor, "ask the servers for what endangers sessions")
+        watch = verb("watch", self.verb_watch, "the figures, again and again")
+        watch.add_argument("--every", type=positive, default=2, help="seconds between two (2)")
+        watch.add_argument("--times", type=positive, help="so many times; without it, until ^C")
+
+    def handle(self, *args: Any, do: Callable[..., None], **options: Any) -> None:
+        try:
+            do(**options)
+        except SessionError as error:
+            raise CommandError(str(error)) from error
+
+    # The verbs.
+
+    def verb_stats(self, **options: Any) -> None:
+        figures = registry.overview()
+        if options["json"]:
+            self._json(overview_json(figures))
+        else:
+            for line in overview_lines(figures):
+                self._say(line)
+        self._alarm(figures)
+
+    def verb_list(self, *, user: str | None, limit: int, **options: Any) -> None:
+        if user is None:
+            sessions = registry.page(limit).sessions
+        else:
+            found = [one for user_id in self._ids_of(user) for one in registry.of_user(user_id)]
+            sessions = sorted(found, key=lambda one: one.expires_ms, reverse=True)[:limit]
+        if options["json"]:
+            self._json([session_json(one) for one in sessions])
+            return
+        users = users_of(sessions)
+        for one in sessions:
+            self._say(
+                f"{one.id}  {self._name(one, users):<20}  {one.transport:<6}  {one.ip or '-':<15}  "
+                f"{agent(one.user_agent) or '-':<24}  idle {duration(one.idle_ms):<12}  "
+                f"expires in {duration(one.expires_in):<12}  {_bytes(one.size)}"
+            )
+
+    def verb_show(self, *, id: str, values: bool, **options: Any) -> None:  # noqa: A002  its name
+        found = registry.fields(id)
+        if found is None:
+            raise CommandError("There is no live session of that id.")
+        session, fields = found
+        rows = shown(fields, None, values=values)
+        if options["json"]:
+            listed = [
+                {"name": row.name, "size": row.size} | ({"value": row.value} if values else {})
+                for row in rows
+            ]
+            self._json(session_json(session) | {"fields": listed})
+            return
+        for name, text in (
+            ("session", session.id),
+            ("user", self._name(session, users_of([session]))),
+            ("transport", session.transport),
+            ("ip", session.ip or "-"),
+            ("user agent", session.user_agent or "-"),
+            ("created", f"{moment(session.created)}, {duration(session.age_ms)} ago"),
+            ("last seen", f"{moment(session.last_seen)}, {duration(session.idle_ms)} ago"),
+            ("expires", f"{moment(session.expires)}, in {duration(session.expires_in)}"),
+        ):
+            self._say(f"{name:<11} {text}")
+        for row in rows:
+            self._say(f"  {row.name}  {_bytes(row.size)}")
+            for line in (row.value or "").splitlines():
+                self._say(f"      {line}")
+
+    def verb_end(
+        self,
+        *,
+        ids: list[str],
+        user: str | None,
+        anonymous_older_than: int | None,
+        **options: Any,
+    ) -> None:
+        if sum(map(bool, (ids, user is not None, anonymous_older_than))) != 1:
+            raise CommandError("Name ids, or --user, or --anonymous-older-than: one of them.")
+        progress = self._progress(options)
+        missing: list[str] = []
+        if user is not None:
+            count = sum(
+                len(registry.end_user(user_id, REASON, progress)) for user_id in self._ids_of(user)
+            )
+        elif anonymous_older_than is not None:
+            older_than = timedelta(seconds=anonymous_older_than)
+            count = registry.end_anonymous(older_than, REASON, progress)
+        else:
+            ended = registry.end_many(ids, REASON, progress)
+            missing = sorted(set(ids) - set(ended))
+            count = len(ended)
+        if options["json"]:
+            self._json({"ended": count})
+        else:
+            self.stdout.write(f"{count} ended.")
+        if missing:
+            # Not their names: one of them may be a session key.
+            raise CommandError(f"{len(missing)} of these ids are of no live session.")
+
+    def verb_sweep(self, **options: Any) -> None:
+        progress, count = self._progress(options), 0
+        while dropped := registry.sweep():
+            count += dropped
+            progress(count)
+        if options["json"]:
+            self._json({"swept": count})
+        else:
+            self.stdout.write(f"{count} expired sessions swept.")
+
+    def verb_watch(self, *, every: int, times: int | None, **options: Any) -> None:
+        try:
+            while True:
+                figures = registry.overview()
+                if options["json"]:
+                    self._json(overview_json(figures))
+                else:
+                    # Home, and each line to its end, and the rest: nothing flickers.
+                    screen = "\x1b[K\n".join(overview_lines(figures))
+                    self.stdout.write(f"\x1b[H{screen}\x1b[K\n\x1b[J", ending="")
+                self.stdout.flush()
+                times = times and times - 1
+                if times == 0:
+                    break
+                time.sleep(every)
+        except KeyboardInterrupt:
+            return
+        self._alarm(figures)
+
+    def verb_doctor(self, **options: Any) -> None:
+        # What a system check may not look at, since it must not connect.
+        findings = registry.examine()
+        if options["json"]:
+            self._json([asdict(finding) for finding in findings])
+        else:
+            for finding in findings:
+                self._say(f"{finding.level}: {finding.text}")
+                if finding.hint:
+                    self._say(f"    {finding.hint}")
+        errors = sum(finding.level == "error" for finding in findings)
+        if errors:
+            raise CommandError(f"{errors} of these lose sessions.")
+
+    # What they have in common.
+
+    def _say(self, line: str) -> None:
+        # What clients sent must not steer the terminal.
+        self.stdout.write("".join(c if c.isprintable() else "?" for c in printable(line)))
+
+    def _json(self, value: Any) -> None:
+        self.stdout.write(json.dumps(value))
+
+    def _alarm(self, figures: Overview) -> None:
+        if figures.alarms:
+            raise CommandError(" ".join(alarm_lines(figures)), returncode=ALARMED)
+
+    def _ids_of(self, name: str) -> list[str]:
+        ids = ids_named(name)
+        if not ids:
+            raise CommandError("No user is called that.")
+        return ids
+
+    def _name(self, session: LiveSession, users: dict[str, Any]) -> str:
+        if session.user is None:
+            return "-"
+        user = users.get(session.user)
+        return str(user.get_username()) if user is not None else f"#{session.user}"
+
+    def _progress(self, options: dict[str, Any]) -> Callable[[int], None]:
+        told = 0
+
+        def tell(count: int) -> None:
+            nonlocal told
+            if options["json"] or options["verbosity"] == 0:
+                return
+            if self.stderr.isatty():
+                self.stderr.write(f"\r{count} …", style_func=str, ending="")
+                self.stderr.flush()
+            elif count // STEP > told // STEP:
+                self.stderr.write(f"{count} so far", style_func=str)
+            told = count
+
+        return tell
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return number
+
+
+def session_json(session: LiveSession) -> dict[str, Any]:
+    return {
+        "id": session.id,
+        "user": session.user,
+        "transport": session.transport,
+        "ip": session.ip,
+        "user_agent": session.user_agent,
+        "created": session.created.isoformat(),
+        "last_seen": session.last_seen.isoformat(),
+        "expires": session.expires.isoformat(),
+        "expires_in": session.expires_in // 1000,
+        "size": session.size,
+    }
+
+
+def overview_json(figures: Overview) -> dict[str, Any]:
+    memory = figures.memory
+    return {
+        "live": figures.live,
+        "counts": [
+            {"transport": kind.transport, "signed_in": kind.signed_in, "count": count}
+            for kind, count in figures.counts.items()
+        ],
+        "memory": memory and {"used": memory.used, "limit": memory.limit, "policy": memory.policy},
+        "oldest": figures.oldest and session_json(figures.oldest),
+        "last_hour": [
+            {
+                "minute": one.start.isoformat(),
+                "created": one.created,
+                "ended": one.ended,
+                "expired": one.expired,
+            }
+            for one in figures.activity
+        ],
+        "alarms": [
+            {"of": alarm.of, "value": alarm.value, "limit": alarm.limit} for alarm in figures.alarms
+        ],
+    }
+
+
+def overview_lines(figures: Overview) -> Iterator[str]:
+    yield f"live sessions  {figures.live}"
+    for kind, count in figures.counts.items():
+        who = "signed in" if kind.signed_in else "anonymous"
+        yield f"  {kind.transport:<6} {who:<10} {count}"
+    memory = figures.memory
+    if memory is not None:
+        limit = f" of {_bytes(memory.limit)}" if memory.limit else ""
+        policy = f" ({memory.policy})" if memory.policy else ""
+        yield f"memory         {_bytes(memory.used)}{limit}{policy}"
+    if figures.oldest is not None:
+        idle = duration(figures.oldest.idle_ms)
+        yield f"oldest         {figures.oldest.id}, last used {idle} ago"
+    hour = figures.activity
+    yield (
+        f"last hour      {sum(one.created for one in hour)} created, "
+        f"{sum(one.ended for one in hour)} ended, "
+        f"{sum(one.expired for one in hour)} expired (counted when they are swept)"
+    )
+    yield f"  created      {_bars([one.created for one in hour])}"
+    yield f"  ended        {_bars([one.ended + one.expired for one in hour])}"
+    yield from alarm_lines(figures)
+
+
+def alarm_lines(figures: Overview) -> Iterator[str]:
+    for alarm in figures.alarms:
+        if alarm.of == "count":
+            yield f"ALARM: {alarm.value} live sessions, more than {alarm.limit}."
+        else:
+            yield f"ALARM: {_bytes(alarm.value)} of memory, more than {_bytes(alarm.limit)}."
+
+
+def _bars(numbers: list[int]) -> str:
+    most = max(numbers, default=0)
+    return "".join(" ▁▂▃▄▅▆▇█"[-(-8 * number // most) if most else 0] for number in numbers)
+
+
+def _bytes(number: int | None) -> str:
+    return filesizeformat(number).replace("\xa0", " ") if number is not None else "-"

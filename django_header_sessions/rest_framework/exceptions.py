@@ -1,0 +1,54 @@
+"""The refusals of the session resource, as DRF's exceptions.
+
+Apart from ``problems``, which needs DRF's views: these in turn load the authentication classes that
+the settings name, so that what those import must not need views.
+"""
+
+from __future__ import annotations
+
+from django.utils.translation import gettext_lazy as _
+from rest_framework import status
+from rest_framework.exceptions import (
+    APIException,
+    AuthenticationFailed,
+    NotAuthenticated,
+    NotFound,
+)
+
+
+class NoSession(NotAuthenticated):
+    """There is no session, or it was ended while the request was served."""
+
+    default_detail = _("There is no session. Start one first.")
+    default_code = "no-session"
+
+
+class SignedOut(AuthenticationFailed):
+    """The session's user cannot be signed in by it any more."""
+
+    default_detail = _("Whoever was signed in with this session is no longer. Sign in again.")
+    default_code = "signed-out"
+
+
+class WrongCredentials(AuthenticationFailed):
+    """No backend knows these credentials, or the user may not sign in."""
+
+    # The same words for an unknown name and a wrong password tell a guesser nothing.
+    default_detail = _("No active user has these credentials.")
+    default_code = "credentials"
+
+
+class NoSuchSession(NotFound):
+    default_detail = _("You have no such session.")
+    default_code = "no-such-session"
+
+
+class NoList(APIException):
+    """``ListingNotSupported``, for a client."""
+
+    status_code = status.HTTP_501_NOT_IMPLEMENTED
+    default_detail = _(
+        "The cache behind the sessions cannot list them. Redis can, and LocMemCache where there "
+        "is one process."
+    )
+    default_code = "no-list"

@@ -1,0 +1,69 @@
+"""The refusals of the session resource, as problem documents (RFC 9457).
+
+Those that only these views know have a ``type`` beside the ones of the middleware; all others
+are what their status says, ``about:blank``. ``executed`` is false in each: nothing was done.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from rest_framework.exceptions import APIException, NotAuthenticated, ValidationError
+from rest_framework.response import Response
+from rest_framework.views import exception_handler
+
+from ..exceptions import ListingNotSupported
+from ..problems import URN
+from .exceptions import NoList
+
+TITLES = {
+    "credentials": "The credentials are wrong.",
+    "header-needed": "This needs the session header.",
+    "invalid": "The request is not valid.",
+    "no-list": "Sessions cannot be listed here.",
+    "no-session": "There is no session.",
+    "no-such-session": "There is no such session of yours.",
+    "not-signed-in": "Nobody is signed in.",
+    "signed-out": "The session signs nobody in any more.",
+    "throttled": "There were too many attempts to sign in.",
+}
+"""The name of each refusal, which ends its ``type``, and its title."""
+
+
+def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's exception handler for the views of the session resource, and for these alone.
+
+    None, so that the exception goes on, for what DRF does not know: what is the matter with a
+    session or its store is answered by the middleware.
+    """
+    if isinstance(exc, ListingNotSupported):
+        exc = NoList()
+    response = exception_handler(exc, context)
+    if response is None:
+        return None
+    name = name_of(exc, context)
+    document: dict[str, Any] = {
+        "type": URN + name if name else "about:blank",
+        "title": TITLES[name] if name else HTTPStatus(response.status_code).phrase,
+        "status": response.status_code,
+        "executed": False,
+    }
+    if isinstance(exc, ValidationError):
+        errors = exc.detail
+        document["errors"] = errors if isinstance(errors, dict) else {"non_field_errors": errors}
+    else:
+        document["detail"] = response.data["detail"]
+    response.data = document
+    return response
+
+
+def name_of(exc: Exception, context: dict[str, Any]) -> str | None:
+    """The name of a refusal that is ours."""
+    code = exc.get_codes() if isinstance(exc, APIException) else None
+    if code == NotAuthenticated.default_code:
+        has_session = context["request"].session.session_key is not None
+        return "not-signed-in" if has_session else "no-session"
+    if isinstance(exc, ValidationError):
+        return "invalid"
+    return code if isinstance(code, str) and code in TITLES else None

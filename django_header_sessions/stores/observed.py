@@ -1,0 +1,70 @@
+"""A store whose every verb is timed, and told to the observers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..exceptions import SessionEnded, SessionSuperseded, SessionUnavailable
+from ..observer import observers
+from .base import Store
+
+VERBS = (
+    "open create commit end end_many exists get get_many count page of_user sweep activity memory"
+).split()
+
+
+class ObservedStore:
+    """Does what ``store`` does."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        for verb in VERBS:
+            setattr(self, verb, _timed(verb, getattr(store, verb)))
+            setattr(self, f"a{verb}", _atimed(verb, getattr(store, f"a{verb}")))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def _timed(verb: str, ask: Callable[..., Any]) -> Callable[..., Any]:
+    def asked(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            answer = ask(*args, **kwargs)
+        except BaseException as error:
+            _tell(verb, start, _failure(error))
+            raise
+        _tell(verb, start, "done" if answer is not None else "not there")
+        return answer
+
+    return asked
+
+
+def _atimed(verb: str, ask: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def asked(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            answer = await ask(*args, **kwargs)
+        except BaseException as error:
+            _tell(verb, start, _failure(error))
+            raise
+        _tell(verb, start, "done" if answer is not None else "not there")
+        return answer
+
+    return asked
+
+
+def _tell(verb: str, start: float, outcome: str) -> None:
+    seconds = time.perf_counter() - start
+    for observer in observers:
+        observer.asked(verb, seconds, outcome)
+
+
+def _failure(error: BaseException) -> str:
+    if isinstance(error, SessionUnavailable):
+        return "unavailable"
+    if isinstance(error, SessionSuperseded):
+        return "superseded"
+    return "not there" if isinstance(error, SessionEnded) else "failed"

@@ -1,0 +1,116 @@
+"""Test clients that speak the session header, for Django's ``TestCase`` and for pytest.
+
+They keep the key as a real client does: ``new`` until one is announced, then that one, until an
+answer says to forget it. ``login()``, ``force_login()``, ``logout()`` and ``session`` are Django's,
+for the header session.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import alogin, alogout, login, logout
+from django.http import HttpRequest
+from django.test import AsyncClient, Client
+
+from . import keys
+from .conf import conf
+from .problems import CONTENT_TYPE, URN
+from .resolvers import HEADER, NEW, meta_name
+
+__all__ = ["AsyncHeaderSessionClient", "HeaderSessionClient"]
+
+OVER = {URN + name for name in ("unknown", "ended", "superseded")}
+"""Problems of a key that will never work again."""
+
+
+class HeldKey:
+    """What the clients have in common: one session key, or none yet."""
+
+    session_key: keys.SessionKey | None = None
+    """What the next request is sent with; None: it is sent ``new``."""
+
+    def _learn(self, response: Any) -> None:
+        announced = response.headers.get(conf.HEADER_SESSIONS_HEADER)
+        if announced is not None:
+            self.session_key = keys.parse(announced)
+        elif response.headers.get("Content-Type") == CONTENT_TYPE and (
+            response.json().get("type") in OVER
+        ):
+            self.session_key = None
+
+    def _open(self) -> Any:
+        engine = import_module(settings.SESSION_ENGINE)
+        return engine.SessionStore(self.session_key, transport=HEADER)
+
+
+class HeaderSessionClient(HeldKey, Client):
+    """Django's test client with a header session.
+
+    A header given with a call wins over the key that is held: ``headers={"X-Session-Key": …}``.
+    """
+
+    def request(self, **request: Any) -> Any:
+        request.setdefault(meta_name(conf.HEADER_SESSIONS_HEADER), self.session_key or NEW)
+        response = super().request(**request)
+        self._learn(response)
+        return response
+
+    @property
+    def session(self) -> Any:
+        """The session as stored, made first where there is none. ``save()`` what you change."""
+        session = self._open()
+        if self.session_key is None:
+            session.create()
+            self.session_key = session.session_key
+        return session
+
+    def _login(self, user: Any, backend: str | None = None) -> None:
+        request = HttpRequest()
+        request.session = self._open()
+        login(request, user, backend)
+        request.session.save()
+        self.session_key = keys.parse(request.session.session_key)
+
+    def logout(self) -> None:
+        """Sign out, as ``django.contrib.auth.logout`` does: the session has ended."""
+        request = HttpRequest()
+        request.session = self._open()
+        logout(request)
+        self.session_key = None
+
+
+class AsyncHeaderSessionClient(HeldKey, AsyncClient):
+    """``HeaderSessionClient`` for async tests."""
+
+    async def request(self, **request: Any) -> Any:
+        name = conf.HEADER_SESSIONS_HEADER.lower().encode()
+        headers = request.setdefault("headers", [])
+        if all(each != name for each, _ in headers):
+            headers.append((name, (self.session_key or NEW).encode()))
+        response = await super().request(**request)
+        self._learn(response)
+        return response
+
+    async def asession(self) -> Any:
+        session = self._open()
+        if self.session_key is None:
+            await session.acreate()
+            self.session_key = session.session_key
+        return session
+
+    async def _alogin(self, user: Any, backend: str | None = None) -> None:
+        request = HttpRequest()
+        request.session = self._open()
+        await alogin(request, user, backend)
+        await request.session.asave()
+        self.session_key = keys.parse(request.session.session_key)
+
+    async def alogout(self) -> None:
+        """Sign out, as ``django.contrib.auth.alogout`` does: the session has ended."""
+        request = HttpRequest()
+        request.session = self._open()
+        await alogout(request)
+        self.session_key = None

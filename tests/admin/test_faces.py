@@ -1,0 +1,179 @@
+"""The monitor where it cannot show a list, in admin sites of other names, in other languages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.utils import translation
+
+from django_header_sessions import registry
+from django_header_sessions.stores import get_store
+from django_header_sessions.stores.base import Draft
+
+from ..processes import ROOT, Valkey
+from . import lost
+from .conftest import LIST, TERMS, SignIn, page_of, start
+
+
+def cache_of(server: Valkey) -> dict[str, Any]:
+    return {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": server.url,
+        "OPTIONS": {"SOCKET_TIMEOUT": 5, "SOCKET_CONNECT_TIMEOUT": 5},
+    }
+
+
+@pytest.fixture
+def _file_cache(settings: Any, tmp_path: Any) -> None:
+    backend = "django.core.cache.backends.filebased.FileBasedCache"
+    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path)}}
+
+
+@pytest.mark.usefixtures("_file_cache")
+def test_a_cache_that_cannot_list_gets_a_page_that_says_why_and_what_to_do(
+    sign_in: SignIn,
+) -> None:
+    client = sign_in("view", "delete")
+    user = User.objects.get()
+    for url in (LIST, LIST + "?q=staff", f"{LIST}user/{user.pk}/end/"):
+        response = client.get(url)
+        page = response.content.decode()
+        assert response.status_code == 200
+        assert "These sessions cannot be listed." in page
+        assert "cannot list its sessions" in page
+        assert "django_redis.cache.RedisCache" in page
+    key, _ = get_store("default").create(Draft("header", {"n": b"1"}), TERMS)
+    assert key.id in client.get(page_of(key.id)).content.decode()
+    client.post(page_of(key.id, "delete"), {"post": "yes"})
+    assert registry.get(key.id) is None
+
+
+@pytest.mark.usefixtures("_file_cache")
+def test_a_cache_that_cannot_list_is_no_business_of_those_who_may_not_view(
+    sign_in: SignIn,
+) -> None:
+    assert sign_in().get(LIST).status_code == 403
+
+
+@pytest.mark.parametrize("url", [LIST, page_of("a" * 15), page_of("a" * 15, "delete")])
+def test_a_store_that_goes_away_while_a_page_is_made_gets_a_page_that_says_so(
+    sign_in: SignIn, settings: Any, url: str
+) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.admin.lost.lose"]
+    with Valkey() as server:
+        settings.CACHES = {"default": cache_of(server)}
+        client = sign_in("view", "delete")
+        lost.servers.append(server)
+        response = client.get(url)
+    assert response.status_code == 503
+    assert response["Retry-After"] == "1"
+    page = response.content.decode()
+    assert "The store of the sessions does not answer." in page
+    assert "Django administration" in page
+    assert "sessionid" not in response.cookies
+
+
+@pytest.fixture
+def back_office(settings: Any, db: None) -> Client:
+    settings.ROOT_URLCONF = "tests.admin.urls"
+    settings.HEADER_SESSIONS_COOKIE_PATHS = ("/admin/", "/back/")
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    return client
+
+
+HERE = "/back/office/django_header_sessions/session/"
+
+
+def test_all_links_stay_in_the_site_they_are_in(back_office: Client) -> None:
+    user = User.objects.create_user("alice")
+    session_id = start(user)
+    for url in (
+        HERE + "?q=alice",
+        f"{HERE}{session_id}/change/",
+        f"{HERE}{session_id}/delete/",
+        f"{HERE}{session_id}/history/",
+        f"{HERE}user/{user.pk}/end/",
+    ):
+        page = back_office.get(url).content.decode()
+        assert session_id in page
+        assert '"/admin/' not in page
+        assert f'"{HERE}' in page
+    response = back_office.post(f"{HERE}{session_id}/delete/", {"post": "yes"})
+    assert response["Location"] == HERE
+
+
+def test_the_page_of_a_user_links_to_their_sessions(back_office: Client) -> None:
+    user = User.objects.create_user("alice")
+    start(user)
+    start(user)
+    page = back_office.get(f"/back/office/auth/user/{user.pk}/change/").content.decode()
+    assert f'<a href="{HERE}?user={user.pk}">2 sessions</a>' in page
+    # Adding a user, and those who may not view sessions, get the page as it was.
+    assert "live sessions" not in back_office.get("/back/office/auth/user/add/").content.decode()
+    clerk = User.objects.create_user("clerk", is_staff=True)
+    clerk.user_permissions.set(Permission.objects.filter(codename__in=["view_user", "change_user"]))
+    back_office.force_login(clerk)
+    page = back_office.get(f"/back/office/auth/user/{user.pk}/change/").content.decode()
+    assert "alice" in page
+    assert "2 sessions" not in page
+
+
+def test_the_page_of_a_user_can_be_saved(back_office: Client) -> None:
+    user = User.objects.create_user("alice")
+    data = {
+        "username": "alice b",
+        "date_joined_0": "2026-01-01",
+        "date_joined_1": "00:00:00",
+    }
+    back_office.post(f"/back/office/auth/user/{user.pk}/change/", {**data, "username": "alice.b"})
+    user.refresh_from_db()
+    assert user.username == "alice.b"
+
+
+@pytest.mark.usefixtures("_file_cache")
+def test_the_page_of_a_user_says_where_sessions_cannot_be_listed(back_office: Client) -> None:
+    user = User.objects.create_user("alice")
+    page = back_office.get(f"/back/office/auth/user/{user.pk}/change/").content.decode()
+    assert "The cache behind the sessions cannot list them." in page
+
+
+def test_the_page_of_a_user_outlives_the_store(back_office: Client, settings: Any) -> None:
+    user = User.objects.create_user("alice")
+    with Valkey() as server:
+        settings.CACHES = {"default": cache_of(server)}
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.admin.lost.lose"]
+        back_office.force_login(User.objects.get(username="root"))
+        lost.servers.append(server)
+        response = back_office.get(f"/back/office/auth/user/{user.pk}/change/")
+    assert "Sessions cannot be reached at the moment." in response.content.decode()
+
+
+def test_numbers_in_the_drawing_are_for_machines(sign_in: SignIn) -> None:
+    client = sign_in("view")
+    for _ in range(3):
+        registry.end(start())
+    with translation.override("de"):
+        page = client.get(LIST, headers={"accept-language": "de"}).content.decode()
+    drawing = page[page.index("<svg viewBox") :]
+    drawing = drawing[: drawing.index("</svg>")]
+    assert "hs-created" in drawing
+    for name in ("height", "y", "x", "width"):
+        for part in drawing.split(f' {name}="')[1:]:
+            float(part.split('"')[0].removesuffix("%"))
+
+
+def test_users_with_names_and_keys_of_another_kind_are_found() -> None:
+    """A user model of one's own is chosen once a process: this one is another's."""
+    tests = ROOT / "tests" / "admin" / "people" / "with_email.py"
+    command = [sys.executable, "-m", "pytest", "-q", "--ds=tests.admin.people.settings", str(tests)]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout

@@ -1,0 +1,333 @@
+"""The list: who is connected."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.http import QueryDict
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from django_header_sessions import registry
+from django_header_sessions.admin import SessionAdmin
+from django_header_sessions.keys import make
+from django_header_sessions.monitor.query import Query
+from django_header_sessions.signals import session_alarm
+from django_header_sessions.stores.base import Store
+
+from .conftest import LIST, SignIn, page_of, start
+
+pytestmark = pytest.mark.usefixtures("listing_store")
+
+
+def shown(client: Client, query: str = "") -> str:
+    response = client.get(LIST + query)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def ids(page: str) -> list[str]:
+    """The sessions of a page in their order."""
+    return re.findall(r'<th scope="row" class="hs-id"><a href="[^"]*" title="([a-z0-9]{15})"', page)
+
+
+def link(page: str, rel: str) -> str | None:
+    found = re.search(rf'<a href="([^"]+)" rel="{rel}"', page)
+    return unescape(found[1]) if found else None
+
+
+def note(page: str) -> str:
+    found = re.search(r'<p class="hs-none">(.*?)</p>', page, re.S)
+    return found[1].strip() if found else ""
+
+
+@pytest.fixture
+def client(sign_in: SignIn) -> Client:
+    return sign_in("view", "delete")
+
+
+def test_a_row_says_who_is_connected_and_how_much_it_holds(client: Client) -> None:
+    user = User.objects.create_user("alice")
+    agent = "(X11; Linux x86_64) Firefox/127.0"
+    session_id = start(user, "header", "192.0.2.7", agent, n=1, cart=["a"])
+    page = shown(client, f"?q={session_id}")
+    assert ids(page) == [session_id]
+    row = page[page.index("<tbody>", page.index("result_list")) :]
+    for text in (
+        f"{session_id[:8]}…",
+        "alice",
+        "header",
+        "192.0.2.7",
+        "Firefox 127 · Linux",
+        f'title="{agent}"',
+        "0 s ago",
+        "29 min",
+        'title="fields: 2"',
+        "12 bytes",
+    ):
+        assert text in row.replace("\xa0", " "), text
+
+
+def test_the_latest_to_expire_come_first_and_pages_go_on_and_back(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SessionAdmin, "list_per_page", 4)
+    made = [start(idle=600 + 60 * n) for n in range(10)]
+    expected = made[::-1]
+    first = shown(client, "?transport=header")
+    assert ids(first) == expected[:4]
+    assert link(first, "prev") is None
+    second = shown(client, link(first, "next") or "")
+    assert ids(second) == expected[4:8]
+    third = shown(client, link(second, "next") or "")
+    assert ids(third) == expected[8:]
+    assert link(third, "next") is None
+    back = shown(client, link(third, "prev") or "")
+    assert ids(back) == expected[4:8]
+    # Before the first page there is the beginning of the list, whatever came in meanwhile.
+    newest = start(idle=1700)
+    beginning = shown(client, link(back, "prev") or "")
+    assert ids(beginning) in (expected[:4], [newest, *expected[:3]])
+    assert ids(shown(client, "?transport=header")) == [newest, *expected[:3]]
+
+
+def test_the_pages_of_one_user_go_on_and_back_too(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SessionAdmin, "list_per_page", 2)
+    user = User.objects.create_user("alice")
+    expected = [start(user, idle=600 + 60 * n) for n in range(5)][::-1]
+    start()
+    first = shown(client, "?q=alice")
+    second = shown(client, link(first, "next") or "")
+    third = shown(client, link(second, "next") or "")
+    assert ids(first) + ids(second) + ids(third) == expected
+    assert link(third, "next") is None
+    assert ids(shown(client, link(third, "prev") or "")) == expected[2:4]
+    assert ids(shown(client, link(second, "prev") or "")) == expected[:2]
+
+
+def test_filters_by_transport_and_by_user_leave_the_others_out(client: Client) -> None:
+    user = User.objects.create_user("alice")
+    header, cookie = start(), start(transport="cookie")
+    signed_in = start(user)
+    assert set(ids(shown(client, "?transport=header"))) == {header, signed_in}
+    assert cookie in ids(shown(client, "?transport=cookie"))
+    assert ids(shown(client, "?signed_in=no&transport=cookie")) == [cookie]
+    assert ids(shown(client, "?signed_in=yes&transport=header")) == [signed_in]
+    page = shown(client, "?signed_in=yes&transport=header")
+    assert page.count('<li class="selected">') == 3
+    assert "Clear all filters" in page
+    assert "Clear all filters" not in shown(client)
+
+
+def test_the_filter_by_idle_time_finds_those_that_were_not_used(
+    client: Client, time_machine: Any, settings: Any
+) -> None:
+    if "LocMem" not in settings.CACHES["default"]["BACKEND"]:
+        # A Redis goes by its own clock: there, only that nobody is idle can be seen.
+        start()
+        assert ids(shown(client, "?idle=300")) == []
+        assert note(shown(client, "?idle=300")) == "There is no such session."
+        return
+    time_machine.move_to(datetime.now(UTC), tick=False)
+    old = [start(), start(idle=3600)]
+    time_machine.shift(301)
+    start()
+    found = ids(shown(client, "?idle=300&transport=header"))
+    assert found == old  # first to expire first
+    assert ids(shown(client, "?idle=900&transport=header")) == []
+
+
+def test_a_search_finds_a_user_an_id_the_beginning_of_one_and_an_ip(client: Client) -> None:
+    alice, bob = User.objects.create_user("alice"), User.objects.create_user("bob@example.com")
+    of_alice = [start(alice, idle=900), start(alice, transport="cookie", idle=600)]
+    of_bob = start(bob, ip="2001:db8::1")
+    anonymous = start(ip="192.0.2.77")
+    assert ids(shown(client, "?q=alice")) == of_alice
+    assert ids(shown(client, "?q=bob%40example.com")) == [of_bob]
+    assert ids(shown(client, f"?q={anonymous}")) == [anonymous]
+    assert ids(shown(client, f"?q=+{anonymous}+")) == [anonymous]
+    assert anonymous in ids(shown(client, f"?q={anonymous[:6]}"))
+    assert ids(shown(client, "?q=192.0.2.77")) == [anonymous]
+    assert ids(shown(client, "?q=2001:db8::1")) == [of_bob]
+    # Together with a filter.
+    assert ids(shown(client, "?q=alice&transport=cookie")) == of_alice[1:]
+    assert ids(shown(client, f"?user={bob.pk}")) == [of_bob]
+
+
+@pytest.mark.parametrize("text", ["nobody called that", "ALICE", "x", "é", "\x00", "a" * 300, "'"])
+def test_a_search_for_nothing_known_says_so(client: Client, text: str) -> None:
+    start()
+    page = client.get(LIST, {"q": text}).content.decode()
+    if text.strip("\x00"):
+        assert ids(page) == []
+        assert "No user is called that" in note(page)
+
+
+def test_a_search_looks_at_no_more_than_it_says_and_can_go_on(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "SEARCHED", 4)
+    monkeypatch.setattr(registry, "BATCH", 2)
+    made = [start(ip="192.0.2.9" if n == 0 else "", idle=600 + 60 * n) for n in range(12)]
+    page = shown(client, "?q=192.0.2.9&transport=header")
+    assert ids(page) == []
+    assert "None of the 4 sessions that were looked at." in note(page)
+    for _ in range(2):
+        page = shown(client, link(page, "next") or "")
+    assert ids(page) == made[:1]
+    # And back again over all that lies before.
+    for _ in range(3):
+        page = shown(client, link(page, "prev") or "")
+    assert link(page, "prev") is None
+
+
+def test_a_session_key_in_the_search_box_is_taken_out_of_the_address(client: Client) -> None:
+    key = make()
+    response = client.get(LIST, {"q": str(key), "transport": "header"})
+    assert response.status_code == 302
+    assert response["Location"] == f"?q={key.id}&transport=header"
+    page = shown(client, response["Location"])
+    assert "That was a session key" in page
+    assert key[15:] not in page
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?after=x&expires=1",
+        "?after=aaaaaaaaaaaaaaa",
+        "?before=aaaaaaaaaaaaaaa&expires=-1",
+        "?before=aaaaaaaaaaaaaaa&expires=1e3",
+        "?after=aaaaaaaaaaaaaaa&expires=99999999999999999999",
+        "?after=aaaaaaaaaaaaaaa&expires=9999999999999999",
+        "?after=%00&expires=1",
+        "?after=&expires=",
+        "?transport=pigeon",
+        "?signed_in=perhaps",
+        "?idle=7",
+        "?idle=-1",
+    ],
+)
+def test_an_address_that_makes_no_sense_shows_the_beginning_and_says_so(
+    client: Client, query: str
+) -> None:
+    session_id = start()
+    page = shown(client, query)
+    assert session_id in ids(page)
+    assert "made no sense" in page
+
+
+def test_a_place_in_a_list_that_is_no_more_is_a_place(client: Client) -> None:
+    start()
+    page = shown(client, "?after=aaaaaaaaaaaaaaa&expires=1")
+    assert ids(page) == []
+    assert note(page) == "There is no live session."
+
+
+def test_what_clients_sent_is_escaped(client: Client) -> None:
+    evil = '<script>alert("x")</script>'
+    user = User.objects.create_user('<b>"bob"')
+    session_id = start(user, agent=evil, ip="<i>", raw={"<u>": b"<s>"})
+    for url in (LIST, page_of(session_id), page_of(session_id, "delete"), LIST + f"?q={evil}"):
+        page = client.get(url).content.decode()
+        for tag in ("<script>alert", "<b>", "<i>", "<u>", "<s>"):
+            assert tag not in page, (url, tag)
+
+
+def test_names_of_users_take_one_query_however_many_there_are(
+    client: Client,
+) -> None:
+    counts = []
+    for more in (1, 20):
+        for n in range(more):
+            start(User.objects.create_user(f"user {more} {n}"))
+        with CaptureQueriesContext(connection) as queries:
+            shown(client)
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
+
+
+def test_a_user_who_was_deleted_is_a_number(client: Client) -> None:
+    user = User.objects.create_user("alice")
+    pk, session_id = user.pk, start(user)
+    user.delete()
+    page = shown(client, f"?user={pk}")
+    assert ids(page) == [session_id]
+    assert f"#{pk} (no such user)" in page
+
+
+def test_a_user_is_linked_for_those_who_may_view_users(client: Client, sign_in: SignIn) -> None:
+    user = User.objects.create_user("alice")
+    start(user)
+    url = f"/admin/auth/user/{user.pk}/change/"
+    assert url not in shown(client)
+    assert url in shown(sign_in(name="root", superuser=True))
+
+
+def test_the_overview_counts_and_raises_the_alarm(client: Client, settings: Any) -> None:
+    user = User.objects.create_user("alice")
+    start(user)
+    for _ in range(3):
+        start()
+    page = shown(client)
+    figures = page[page.index("header-sessions-figures") : page.index('id="changelist"')]
+    cells = re.findall(r"<td[^>]*>(\d*)</td>", figures)
+    # header: signed in, anonymous, all; cookie: the staff's own; and all of them.
+    assert cells == ["", "1", "3", "4", "1", "0", "1", "", "5"]
+    assert re.search(r"</svg> \d+ created", figures)
+    assert "counted when it is swept" in figures
+    assert "Alarm" not in figures
+
+    told: list[dict[str, Any]] = []
+
+    def receive(**kwargs: Any) -> None:
+        told.append(kwargs)
+
+    session_alarm.connect(receive)
+    settings.HEADER_SESSIONS_ALERT_COUNT = 4
+    settings.HEADER_SESSIONS_ALERT_BYTES = 1
+    page = shown(client)
+    session_alarm.disconnect(receive)
+    assert "there are 5 live sessions, more than HEADER_SESSIONS_ALERT_COUNT (4)" in page
+    assert "more than HEADER_SESSIONS_ALERT_BYTES" in page
+    assert [(each["of"], each["limit"]) for each in told] == [("count", 4), ("bytes", 1)]
+    settings.HEADER_SESSIONS_ALERT_COUNT = 5
+    assert "ALERT_COUNT" not in shown(client)
+
+
+def test_the_list_refreshes_itself_where_that_was_asked(client: Client) -> None:
+    assert 'data-refresh="' not in shown(client)
+    page = shown(client, "?refresh=10&transport=header")
+    assert 'data-refresh="10"' in page
+    assert '<noscript><meta http-equiv="refresh" content="10"></noscript>' in page
+    # The other links keep it, and one turns it off.
+    assert "?transport=header&amp;signed_in=yes&amp;refresh=10" in page
+    assert '<a href="?transport=header" id="refresh"' in page
+
+
+def test_a_list_without_sessions_says_so(client: Client, listing_store: Store) -> None:
+    for session in listing_store.page(100).sessions:
+        if session.transport == "header":
+            listing_store.end(session.id)
+    assert note(shown(client, "?transport=header")) == "There is no such session."
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(),
+        Query(text="a b&c", user="é", transport="cookie", signed_in=False, idle=900),
+        Query(place=registry.Cursor(7, "a" * 15), backward=True, refresh=True),
+    ],
+)
+def test_an_address_reads_back_as_what_it_was_made_of(query: Query) -> None:
+    address = query.address(place=query.place, backward=query.backward)
+    assert Query.read(QueryDict(address[1:])) == query

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from django_header_sessions.resolvers import Transport
+from django_header_sessions.stores.base import Store
+
+from .face import Half, Sessions, closed_connections
+
+
+@pytest.fixture(params=["sync", "async"])
+def half(request: pytest.FixtureRequest) -> Half:
+    chosen: Half = request.param
+    return chosen
+
+
+@pytest.fixture(params=["header", "cookie"])
+def transport(request: pytest.FixtureRequest) -> Transport:
+    chosen: Transport = request.param
+    return chosen
+
+
+@pytest.fixture
+async def closing() -> AsyncIterator[None]:
+    async with closed_connections():
+        yield
+
+
+@pytest.fixture
+def sessions(any_store: Store, transport: Transport, half: Half, closing: None) -> Sessions:
+    """Sessions of each transport, on each store, through each half of the API."""
+    return Sessions(transport, half)
+
+
+@pytest.fixture
+def header_sessions(any_store: Store, half: Half, closing: None) -> Sessions:
+    return Sessions("header", half)
+
+
+@pytest.fixture
+def cookie_sessions(any_store: Store, half: Half, closing: None) -> Sessions:
+    return Sessions("cookie", half)
+
+
+@pytest.fixture
+def local_sessions(transport: Transport, half: Half) -> Sessions:
+    """Sessions on LocMem, for what does not depend on the store."""
+    return Sessions(transport, half)
+
+
+@pytest.fixture(params=["locmem", "file"])
+def clocked(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> None:
+    """A store whose clock is this process's, so that a test may set it."""
+    if request.param == "file":
+        backend = "django.core.cache.backends.filebased.FileBasedCache"
+        settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path)}}

@@ -1,0 +1,264 @@
+"""Redis Cluster under faults: a dead primary takes its own slots with it and no others, and a
+slot on its way from one server to another loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import pytest
+import redis
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
+from redis.crc import key_slot
+
+from django_header_sessions import registry
+from django_header_sessions.engine import SessionStore
+from django_header_sessions.exceptions import SessionUnavailable
+from django_header_sessions.keys import SessionKey
+from django_header_sessions.stores import get_store
+from django_header_sessions.stores.base import Draft, Terms
+from django_header_sessions.stores.cluster import slot_tag
+
+from .conftest import PATIENCE, Caller, cluster_alias, until
+from .test_faults import assert_unavailable
+from .topologies import Cluster, Moving
+
+TERMS = Terms(1_800_000, None)
+
+
+@pytest.fixture
+def own_cluster(settings: Any) -> Iterator[Cluster]:
+    """A cluster that a test may break, behind the sessions."""
+    with Cluster() as started:
+        settings.CACHES = {"default": cluster_alias(started)}
+        yield started
+
+
+@pytest.fixture
+def shared_cluster(cluster: Cluster, settings: Any) -> Cluster:
+    """A cluster behind the sessions, without any."""
+    for node in cluster.nodes[:3]:
+        node.client.flushall()
+    settings.CACHES = {"default": cluster_alias(cluster)}
+    return cluster
+
+
+def slot_of(session_id: str) -> int:
+    store: Any = get_store("default")
+    return int(key_slot(store._bucket(session_id).session(session_id, "header")[0].encode()))
+
+
+def test_the_buckets_are_shared_out_evenly_and_alike_in_every_process() -> None:
+    tags = [slot_tag(SLOTS * bucket // 256) for bucket in range(256)]
+    assert [key_slot(tag.encode()) for tag in tags] == [64 * bucket for bucket in range(256)]
+    assert len(set(tags)) == 256
+    assert tags[:3] == ["3560", "11423", "40821"]
+
+
+async def sessions_by_primary() -> list[list[Caller]]:
+    """Some sessions on each of the three primaries, half of them called in each mode."""
+    found: list[list[Caller]] = [[], [], []]
+    while min(map(len, found)) < 4:
+        for mode in ("sync", "async"):
+            caller = await Caller(mode, "header").started()
+            found[slot_of(caller.key[:15]) * 3 // SLOTS].append(caller)
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_dead_primary_costs_its_own_slots_alone_and_those_until_the_failover(
+    own_cluster: Cluster, how: signal.Signals
+) -> None:
+    first, *others = await sessions_by_primary()
+    good = [caller for part in others for caller in part]
+    primary: Any = own_cluster.nodes[0].client
+    primary.wait(1, 5000)
+    own_cluster.nodes[0].signal(how)
+
+    answer = await first[0]("read")
+    assert_unavailable(answer, executed=False)
+    assert answer.took < 2 * PATIENCE
+    (outage,) = registry.health().outages
+    assert str(own_cluster.nodes[0].port) in outage.server
+
+    statuses: set[int] = set()
+    give_up = time.monotonic() + 15
+    while statuses != {200}:
+        assert time.monotonic() < give_up
+        statuses = {(await caller("read")).status for caller in first}
+        assert statuses <= {200, 503}
+        for caller in good:
+            answer = await caller("read")
+            assert (answer.status, answer.body) == (200, {"n": 1})
+    for caller in first:
+        answer = await caller("write", n=2)
+        assert answer.status == 200
+    # It is asked no more, so there is nothing to wait for.
+    await until(lambda: not registry.health().outages)
+
+
+async def test_a_cluster_that_is_not_there_when_the_process_starts_is_503(
+    own_cluster: Cluster,
+) -> None:
+    for node in own_cluster.nodes:
+        node.signal(signal.SIGSTOP)
+    for mode in ("sync", "async"):
+        assert_unavailable(await Caller(mode, "header")("write", n=1), executed=True)
+    assert len(registry.health().outages) == 1
+    for node in own_cluster.nodes:
+        node.signal(signal.SIGCONT)
+    await until(lambda: registry.health().usable)
+    for mode in ("sync", "async"):
+        await until(partial(wrote, mode))
+
+
+async def wrote(mode: str) -> bool:
+    """Whether a creation succeeds. Some slots may take until the servers know each other again."""
+    return (await Caller(mode, "header")("write", n=1)).status == 200
+
+
+async def made(mode: str, here: Callable[[str], bool], number: int) -> list[SessionKey]:
+    """Sessions whose ids satisfy ``here``; others are made on the way, and ended."""
+    store = get_store("default")
+    keys: list[SessionKey] = []
+    while len(keys) < number:
+        key, _ = store.create(Draft("header", {"n": b"1"}, "7"), TERMS)
+        if here(key.id):
+            keys.append(key)
+        else:
+            store.end(key.id)
+    return keys
+
+
+async def test_a_slot_that_moves_is_waited_for_and_nothing_is_lost(
+    shared_cluster: Cluster, mode: str, settings: Any
+) -> None:
+    settings.HEADER_SESSIONS_BUCKETS = 4
+    store = get_store("default")
+    slot = SLOTS // 4  # the second bucket
+    keys = await made(mode, lambda session_id: slot_of(session_id) == slot, 30)
+    moving = Moving(shared_cluster, slot)
+    moving.begin()
+    try:
+        half: Any = shared_cluster.nodes[moving.source].client
+        # Some of a session's keys are here and some there, until the rest follows.
+        some = half.execute_command("CLUSTER GETKEYSINSLOT", slot, 20)
+        half.execute_command(
+            "MIGRATE",
+            "127.0.0.1",
+            shared_cluster.nodes[moving.target].port,
+            "",
+            0,
+            5000,
+            "KEYS",
+            *some,
+        )
+
+        def finish() -> None:
+            moving.move()
+            moving.end()
+
+        rest = threading.Timer(0.15, finish)
+        rest.start()
+
+        async def count(key: SessionKey) -> int:
+            session = SessionStore(key, transport="header")
+            if mode == "sync":
+                assert await asyncio.to_thread(session.open)
+                return await asyncio.to_thread(session.increment, "n")
+            assert await session.aopen()
+            return await session.aincrement("n")
+
+        counts = await asyncio.gather(*[count(key) for key in keys])
+        rest.join()
+        assert counts == [2] * 30
+        assert await asyncio.gather(*[count(key) for key in keys]) == [3] * 30
+        assert len(store.of_user("7")) == 30
+        assert len(store.page(100).sessions) == 30
+    finally:
+        moving.back()
+    assert len(await store.aof_user("7")) == 30
+    assert sum(store.count().values()) == 30
+
+
+async def test_a_slot_that_moves_for_long_is_503_and_creations_go_elsewhere(
+    shared_cluster: Cluster, mode: str, settings: Any
+) -> None:
+    settings.HEADER_SESSIONS_BUCKETS = 256
+    caller = await Caller(mode, "header").started()
+    slot = slot_of(caller.key[:15])
+    moving = Moving(shared_cluster, slot)
+    moving.begin()
+    try:
+        answer = await caller("read")
+        assert_unavailable(answer, executed=False)
+        # It tried on for as long as a request may wait.
+        assert PATIENCE <= answer.took < 2 * PATIENCE
+        assert registry.health().outages == []
+        # Whatever they draw, they are not held up.
+        for _ in range(20):
+            other = Caller(mode, "header")
+            answer = await other("write", n=1)
+            assert answer.status == 200
+            assert answer.took < PATIENCE
+            assert slot_of(answer.headers["X-Session-Key"][:15]) != slot
+        store: Any = get_store("default")
+        with pytest.MonkeyPatch.context() as patch:
+            module: Any = import_module("django_header_sessions.stores.redis")
+            # One that draws an id of the moving bucket draws again.
+            drawn = [SessionKey(caller.key[:15] + caller.key[15:])]
+            make = module.make
+            patch.setattr(module, "make", lambda: drawn.pop() if drawn else make())
+            key, _ = store.create(Draft("header", {}), TERMS)
+        assert drawn == []
+        assert slot_of(key.id) != slot
+    finally:
+        moving.move()
+        moving.end()
+        moving.back()
+    assert (await caller("read")).body == {"n": 1}
+
+
+async def test_a_slot_that_moves_at_once_is_not_noticed(shared_cluster: Cluster, mode: str) -> None:
+    """Valkey's own migration of a slot as a whole."""
+    caller = await Caller(mode, "header").started()
+    slot = slot_of(caller.key[:15])
+    source = slot * 3 // SLOTS
+    for at, to in ((source, (source + 1) % 3), ((source + 1) % 3, source)):
+        client: Any = shared_cluster.nodes[at].client
+        before = (await caller("count")).body["n"]
+        client.execute_command(
+            "CLUSTER MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", shared_cluster.ids[to]
+        )
+        target: Any = shared_cluster.nodes[to].client
+        counted = 0
+        give_up = time.monotonic() + 10
+        while not target.execute_command("CLUSTER COUNTKEYSINSLOT", slot):
+            assert time.monotonic() < give_up
+            answer = await caller("count")
+            assert answer.status == 200
+            counted += 1
+        assert (await caller("count")).body == {"n": before + counted + 1}
+
+
+async def test_servers_that_send_each_other_on_for_ever_are_an_outage(
+    shared_cluster: Cluster, mode: str
+) -> None:
+    store: Any = get_store("default")
+    caller = await Caller(mode, "header").started()
+    steps = store._servers._steps(next(store._open(SessionKey(caller.key), "header", TERMS)))
+    next(steps)
+    slot = slot_of(caller.key[:15])
+    moved = [
+        redis.exceptions.MovedError(f"{slot} 127.0.0.1:{n.port}") for n in shared_cluster.nodes
+    ]
+    for error in [*moved, *moved][:8]:
+        steps.throw(error)
+    with pytest.raises(SessionUnavailable, match="send each other on"):
+        steps.throw(moved[0])

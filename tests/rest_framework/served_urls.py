@@ -1,0 +1,44 @@
+"""A project's API: the resource, one view of its own, and the schema of both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView
+from rest_framework import serializers
+from rest_framework.generics import GenericAPIView
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+
+class NameSerializer(serializers.Serializer[Any]):
+    user = serializers.CharField(source="get_username", read_only=True)
+
+
+class Whoami(GenericAPIView[Any]):
+    permission_classes: Any = (IsAuthenticated,)
+    serializer_class = NameSerializer
+
+    def get(self, request: Request) -> Response:
+        return Response(self.get_serializer(request.user).data)
+
+
+class Open(Whoami):
+    authentication_classes = ()
+    permission_classes = ()
+
+
+def healthz(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("ok")
+
+
+urlpatterns = [
+    path("api/sessions/", include("django_header_sessions.rest_framework.urls")),
+    path("api/whoami/", Whoami.as_view()),
+    path("api/open/", Open.as_view()),
+    path("schema/", SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[])),
+    path("healthz", healthz),
+]

@@ -1,0 +1,184 @@
+"""Attempts to sign in are limited, by user name and by origin, however they come."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import time_machine
+from django.contrib.auth.models import User
+from django.http import HttpRequest
+from rest_framework.test import APIClient
+
+from django_header_sessions.rest_framework.throttling import SignInByName, SignInByOrigin
+
+from .conftest import PASSWORD
+from .test_resource import SESSIONS, problem, sign_in
+
+NAME, ORIGIN = SignInByName.scope, SignInByOrigin.scope
+
+pytestmark = pytest.mark.usefixtures("db")
+
+
+@pytest.fixture
+def rates(settings: Any) -> dict[str, str | None]:
+    """The rates of the project, two attempts a minute each."""
+    rates: dict[str, str | None] = {NAME: "2/min", ORIGIN: "2/min"}
+    settings.REST_FRAMEWORK = {"DEFAULT_THROTTLE_RATES": rates}
+    return rates
+
+
+def statuses(times: int, *, name: str = "ann", **meta: str) -> list[int]:
+    credentials = {"username": name, "password": "wrong"}
+    return [
+        APIClient().post(SESSIONS, credentials, format="json", **meta).status_code  # type: ignore[arg-type]
+        for _ in range(times)
+    ]
+
+
+def test_by_default_ten_attempts_a_minute_under_one_name() -> None:
+    with time_machine.travel(60_000_000, tick=False):
+        assert statuses(11) == [401] * 10 + [429]
+
+
+def test_by_default_sixty_attempts_a_minute_from_one_origin() -> None:
+    with time_machine.travel(60_000_000, tick=False):
+        answers = [statuses(1, name=f"user{n}")[0] for n in range(61)]
+    assert answers == [401] * 60 + [429]
+
+
+def test_too_many_attempts_are_told_when_to_come_back(
+    ann: User, rates: dict[str, str | None]
+) -> None:
+    with time_machine.travel(60_000_000, tick=False) as clock:
+        statuses(2)
+        clock.shift(20)
+        response = sign_in(APIClient())
+        assert (response.status_code, problem(response)) == (429, "throttled")
+        assert response["Retry-After"] == "40"
+        assert "X-Session-Key" not in response.headers
+        clock.shift(40)
+        assert sign_in(APIClient()).status_code == 201
+
+
+@pytest.mark.parametrize("name", ["ANN", " ann ", "ａｎｎ"])
+def test_one_name_written_otherwise_is_the_same_name(
+    name: str, rates: dict[str, str | None]
+) -> None:
+    rates[ORIGIN] = None
+    statuses(2)
+    assert statuses(1, name=name) == [429]
+    assert statuses(1, name="bob") == [401]
+
+
+def test_names_are_counted_from_wherever_they_come(rates: dict[str, str | None]) -> None:
+    statuses(1, REMOTE_ADDR="192.0.2.1")
+    statuses(1, REMOTE_ADDR="192.0.2.2")
+    assert statuses(1, REMOTE_ADDR="192.0.2.3") == [429]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("2001:db8::1", "2001:db8::ffff", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("unix", "unix", True),
+        # The server does not know who calls, so nobody is counted as one with the others.
+        ("", "", False),
+    ],
+)
+def test_origins_are_told_apart_by_address(
+    one: str, other: str, together: bool, rates: dict[str, str | None]
+) -> None:
+    rates[NAME] = None
+    statuses(2, REMOTE_ADDR=one)
+    assert statuses(1, REMOTE_ADDR=other) == [429 if together else 401]
+
+
+def test_a_forwarded_header_makes_no_other_origin(rates: dict[str, str | None]) -> None:
+    rates[NAME] = None
+    forged = [statuses(1, HTTP_X_FORWARDED_FOR=f"192.0.2.{n}") for n in range(3)]
+    assert forged == [[401], [401], [429]]
+
+
+def client_ip(request: HttpRequest) -> str:
+    return str(request.META["HTTP_X_REAL_IP"])
+
+
+def test_the_origin_is_what_the_project_says(rates: dict[str, str | None], settings: Any) -> None:
+    rates[NAME] = None
+    settings.HEADER_SESSIONS_CLIENT_IP = f"{__name__}.client_ip"
+    statuses(2, HTTP_X_REAL_IP="192.0.2.1")
+    assert statuses(1, HTTP_X_REAL_IP="192.0.2.1") == [429]
+    assert statuses(1, HTTP_X_REAL_IP="192.0.2.2") == [401]
+
+
+def test_starting_without_credentials_is_no_attempt(rates: dict[str, str | None]) -> None:
+    assert [APIClient().post(SESSIONS).status_code for _ in range(4)] == [201] * 4
+
+
+@pytest.mark.parametrize("body", ["[]", '"x"', '{"username": {}}', '{"username": null}'])
+def test_what_names_nobody_is_refused_and_not_counted_by_name(
+    body: str, rates: dict[str, str | None]
+) -> None:
+    rates[ORIGIN] = None
+    for _ in range(4):
+        response = APIClient().generic("POST", SESSIONS, body, "application/json")
+        assert response.status_code == 400
+
+
+def test_none_lifts_a_limit(rates: dict[str, str | None]) -> None:
+    rates[NAME] = rates[ORIGIN] = None
+    assert statuses(20) == [401] * 20
+
+
+def test_attempts_at_the_same_time_are_all_counted(
+    rates: dict[str, str | None], redis_cache: dict[str, Any], settings: Any
+) -> None:
+    """DRF's own throttles read a list and write it back, which loses what came in between."""
+    rates[NAME] = "5/hour"
+    rates[ORIGIN] = None
+    settings.CACHES = {"default": redis_cache}
+    barrier, refused = threading.Barrier(8), []
+
+    def guess() -> None:
+        # Half of the credentials: counted as an attempt, and answered without the database.
+        barrier.wait(10)
+        for _ in range(5):
+            response = APIClient().post(SESSIONS, {"username": "ann"}, format="json")
+            refused.append(response.status_code)
+
+    threads = [threading.Thread(target=guess) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(refused) == [400] * 5 + [429] * 35
+
+
+def test_a_count_that_vanished_begins_anew(
+    rates: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache may throw an entry out between two of its commands."""
+    cache = SignInByName.cache
+    monkeypatch.setattr(type(cache), "add", lambda *args, **kwargs: False, raising=False)
+    assert statuses(1) == [401]
+
+
+def test_the_cache_holds_neither_names_nor_addresses(
+    rates: dict[str, str | None], redis_cache: dict[str, Any], settings: Any, valkey: Any
+) -> None:
+    settings.CACHES = {"default": redis_cache}
+    statuses(1, name="ann@example.org", REMOTE_ADDR="192.0.2.1")
+    kept = b" ".join(valkey.client.keys("*"))
+    assert kept.count(b"header_sessions_") == 2
+    assert b"ann" not in kept
+    assert b"192" not in kept
+
+
+def test_a_right_password_counts_too(ann: User, rates: dict[str, str | None]) -> None:
+    assert [sign_in(APIClient(), "ann", PASSWORD).status_code for _ in range(3)] == [201, 201, 429]

@@ -1,0 +1,220 @@
+"""The middleware among Django's own parts, in process; over HTTP it is tested in ``tests.http``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from asgiref.sync import iscoroutinefunction
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookies
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.contrib.sessions.serializers import JSONSerializer
+from django.core.cache import cache
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
+
+from django_header_sessions import registry
+from django_header_sessions.engine import SessionStore
+from django_header_sessions.middleware import HeaderSessionMiddleware
+
+OURS = "django_header_sessions.middleware.HeaderSessionMiddleware"
+KEY = "X-Session-Key"
+
+
+def asking(*actions: list[Any], view: str = "/sync/") -> str:
+    return f"{view}?do={quote(json.dumps(actions))}"
+
+
+class OtherSerializer(JSONSerializer):
+    """Reads the same, but is another: the store keeps everything through it."""
+
+
+def test_it_is_djangos_own_and_runs_natively_in_both_modes() -> None:
+    assert issubclass(HeaderSessionMiddleware, SessionMiddleware)
+    assert HeaderSessionMiddleware.sync_capable
+    assert HeaderSessionMiddleware.async_capable
+    assert not iscoroutinefunction(HeaderSessionMiddleware(lambda request: HttpResponse()))
+
+    async def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse()
+
+    assert iscoroutinefunction(HeaderSessionMiddleware(view))
+
+
+# What a response that is replaced would have closed is closed all the same.
+
+
+def closers_of(response: Any) -> list[Any]:
+    """What a server calls when it has sent the response."""
+    found: list[Any] = response._resource_closers
+    return found
+
+
+def closing(closed: list[str]) -> HttpResponse:
+    """A response that has something to close."""
+    response = HttpResponse()
+    closers_of(response).append(lambda: closed.append("closed"))
+    return response
+
+
+def stored_key() -> str:
+    session = SessionStore(transport="header")
+    session["here"] = True
+    session.save()
+    return str(session.session_key)
+
+
+def session_id_of(request: HttpRequest) -> str:
+    return str(request.session.session_key)[:15]
+
+
+def test_a_response_that_is_replaced_is_closed() -> None:
+    closed: list[str] = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        registry.end(session_id_of(request))
+        request.session["n"] = 1
+        return closing(closed)
+
+    request = RequestFactory().get("/", headers={KEY: stored_key()})
+    response = HeaderSessionMiddleware(view)(request)
+    assert isinstance(response, HttpResponse)
+    assert response.status_code == 401
+    for close in closers_of(response):
+        close()
+    assert closed == ["closed"]
+
+
+async def test_a_response_that_is_replaced_is_closed_in_async() -> None:
+    closed: list[str] = []
+
+    async def view(request: HttpRequest) -> HttpResponse:
+        await registry.aend(session_id_of(request))
+        await request.session.aset("n", 1)
+        return closing(closed)
+
+    session = SessionStore(transport="header")
+    await session.acreate()
+    request = AsyncRequestFactory().get("/", headers={KEY: str(session.session_key)})
+    answering = HeaderSessionMiddleware(view)(request)
+    assert isinstance(answering, Awaitable)
+    response = await answering
+    assert response.status_code == 401
+    for close in closers_of(response):
+        close()
+    assert closed == ["closed"]
+
+
+# Django's test clients.
+
+
+@pytest.mark.django_db
+def test_djangos_test_client_signs_in_by_cookie() -> None:
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    assert client.get("/admin/").status_code == 200
+    session = client.session
+    session["n"] = 1
+    session.save()
+    assert client.get(asking(["get", "n"], view="/admin/sync/")).json() == {"did": [1]}
+    client.logout()
+    assert client.get("/admin/").status_code == 302
+
+
+async def test_djangos_async_test_client_speaks_the_header() -> None:
+    client = AsyncClient()
+    first = await client.get(asking(["set", "n", 1], view="/async/"))
+    headers = {KEY: first.headers[KEY]}
+    again = await client.get(asking(["item", "n"], view="/async/"), headers=headers)
+    assert again.json() == {"did": [1]}
+    assert not client.cookies
+
+
+# Django's caches.
+
+
+def test_a_page_cache_hands_no_key_on_to_the_next_client(settings: Any) -> None:
+    settings.MIDDLEWARE = [
+        "django.middleware.cache.UpdateCacheMiddleware",
+        *settings.MIDDLEWARE,
+        "django.middleware.cache.FetchFromCacheMiddleware",
+    ]
+    cache.clear()
+    public = ["answer", 200, {"Cache-Control": "public, max-age=3600"}]
+    path = asking(["increment", "n"], public)
+    first, second = Client().get(path), Client().get(path)
+    assert first.headers[KEY] != second.headers[KEY]
+
+    seen = asking(["get", "n"], public)
+    mine = Client().get(seen, headers={KEY: first.headers[KEY]})
+    nobodys = Client().get(seen)
+    assert (mine.json(), nobodys.json()) == ({"did": [1, None]}, {"did": [None, None]})
+
+
+# Cookie sessions as Django has them.
+
+
+def test_a_cookie_session_is_saved_on_every_request_where_django_is_told_to(
+    settings: Any,
+) -> None:
+    settings.SESSION_SAVE_EVERY_REQUEST = True
+    client = Client()
+    client.get(asking(["set", "n", 1], view="/admin/sync/"))
+    client.cookies["sessionid"]["max-age"] = ""
+    again = client.get(asking(view="/admin/sync/"))
+    assert again.cookies["sessionid"]["max-age"] == settings.SESSION_COOKIE_AGE
+
+
+def test_a_header_session_is_not(settings: Any) -> None:
+    settings.SESSION_SAVE_EVERY_REQUEST = True
+    assert KEY not in Client().get(asking()).headers
+    key = stored_key()
+    answer = Client().get(asking(["write_elsewhere", "n", 1]), headers={KEY: key})
+    assert KEY not in answer.headers
+    assert Client().get(asking(["get", "n"]), headers={KEY: key}).json() == {"did": [1]}
+
+
+def test_a_cookie_of_a_browsers_session_is_one(settings: Any) -> None:
+    settings.SESSION_EXPIRE_AT_BROWSER_CLOSE = True
+    answer = Client().get(asking(["set", "n", 1], view="/admin/sync/"))
+    assert answer.cookies["sessionid"]["max-age"] == ""
+    answer = Client().get(asking(["set_expiry", 60], view="/admin/sync/"))
+    assert answer.cookies["sessionid"]["max-age"] == 60
+
+
+def test_a_5xx_on_a_cookie_path_stores_nothing_and_sets_no_cookie() -> None:
+    answer = Client().get(asking(["set", "n", 1], ["answer", 500], view="/admin/sync/"))
+    assert "sessionid" not in answer.cookies
+
+
+# What else may stand in ``request.session``.
+
+
+def test_a_session_of_another_engine_that_a_view_puts_in_place_is_djangos_business() -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        request.session = SignedCookies()
+        request.session["n"] = 1
+        return HttpResponse()
+
+    response = HeaderSessionMiddleware(view)(RequestFactory().get("/"))
+    assert isinstance(response, HttpResponse)
+    assert KEY not in response.headers
+    assert SignedCookies(response.cookies["sessionid"].value)["n"] == 1
+
+
+def test_a_field_that_the_serializer_cannot_read_is_the_projects_fault_and_said_so(
+    settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = Client(raise_request_exception=False)
+    key = client.get(asking(["set_expiry", 60], ["set", "n", 1])).headers[KEY]
+    settings.SESSION_SERIALIZER = f"{__name__}.OtherSerializer"
+    for action in (["get", "n"], ["set", "m", 1]):
+        caplog.clear()
+        answer = client.get(asking(action), headers={KEY: key})
+        assert answer.status_code == 500
+        assert "cannot be read with SESSION_SERIALIZER" in caplog.text
+    assert client.get(asking(), headers={KEY: key}).status_code == 200
