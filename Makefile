@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: help demo serve test test-browser soak lint bench bench-client clean
+.PHONY: help demo serve test coverage test-browser soak lint bench bench-client clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -16,6 +16,9 @@ serve: $(VENV)/example  ## the example server, left running for you to try (PORT
 	$(BIN)/python example_project/demo.py --serve --port $(PORT)
 
 test: $(VENV)/test  ## all tests, with a Valkey of their own
+	$(BIN)/python -m pytest -n 2
+
+coverage: $(VENV)/test  ## the same, measured: takes twice as long
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
 
 test-browser: $(VENV)/test  ## what needs a browser: Debian's chromium and chromium-driver

@@ -8,7 +8,7 @@ from tests.processes import NODE
 
 def test_the_module_passes_the_tests_written_for_node() -> None:
     done = subprocess.run(
-        [NODE, "--test", str(Path(__file__).parent / "fetch.test.mjs")],
+        [NODE, "--test", "--test-reporter=tap", str(Path(__file__).parent / "fetch.test.mjs")],
         capture_output=True,
         text=True,
         timeout=60,

@@ -206,7 +206,7 @@ def test_the_plugin_gives_a_project_its_clients(tmp_path: Path) -> None:
         [
             *(sys.executable, "-m", "pytest", str(tmp_path), "-q", "--rootdir", str(tmp_path)),
             # Whether or not its entry point is installed here.
-            *("-p", "no:header_sessions", "-p", "django_header_sessions.pytest_plugin"),
+            *("-p", "no:django_header_sessions", "-p", "django_header_sessions.pytest_plugin"),
             *("-p", "no:valkey"),
             *("-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "--ds", "tests.settings"),
             *("-o", "asyncio_default_fixture_loop_scope=function"),
