@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -54,6 +55,12 @@ def any_store(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> S
 @pytest.fixture(autouse=True)
 def _empty_locmem() -> Iterator[None]:
     yield
+    # In a context of its own: Django keeps a cache in the context that asks for it, and what is in
+    # that of the tests is copied at each hop of a thread in all tests that follow.
+    copy_context().run(_empty)
+
+
+def _empty() -> None:
     # A LocMemCache lives as long as its process, and so do its sessions.
     store = get_store("default")
     caches["default"].clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import zlib
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,19 @@ import redis
 from django.core.cache import caches
 from time_machine import TimeMachineFixture
 
+from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import KINDS, Store
 from django_header_sessions.stores.locmem import LocMemStore
 from django_header_sessions.stores.redis import RedisStore
+
+
+def open_store(alias: str = "default") -> Store:
+    """The store of an alias, fetched in a context of its own.
+
+    Django keeps a cache in the context that asks for it. What is in that of the tests is copied
+    at each hop of a thread in all tests that follow, which are thousands.
+    """
+    return copy_context().run(get_store, alias)
 
 
 class ProcessBench:

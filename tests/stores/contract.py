@@ -194,15 +194,19 @@ class Verbs:
     ) -> list[str]:
         """The ids of all pages, one after the other."""
         ids, after = [], None
-        while True:
-            page = await self.page(limit, after, kinds, backward)
-            assert len(page.sessions) == len(page.places) <= limit
-            ids += [session.id for session in page.sessions]
-            after = page.next
-            if after is None:
-                return ids
-            if between is not None:
-                await between(page)
+        checking, self.checking = self.checking, False
+        try:
+            while True:
+                page = await self.page(limit, after, kinds, backward)
+                assert len(page.sessions) == len(page.places) <= limit
+                ids += [session.id for session in page.sessions]
+                after = page.next
+                if after is None:
+                    return ids
+                if between is not None:
+                    await between(page)
+        finally:
+            self.checking = checking
 
     async def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         sessions: list[LiveSession] = await self._ask("of_user", user, limit)
@@ -1010,7 +1014,7 @@ class ListContract(Base):
         assert await verbs.open(keys[0])
         assert await verbs.walk() == [keys[0].id, keys[2].id, keys[1].id]
 
-    @pytest.mark.parametrize("limit", [1, 2, 7, 20, 60])
+    @pytest.mark.parametrize("limit", [1, 7, 60])
     async def test_sessions_that_expire_in_the_same_millisecond_are_listed_once_each(
         self, verbs: Verbs, limit: int
     ) -> None:

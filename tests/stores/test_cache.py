@@ -25,10 +25,9 @@ from django_header_sessions.exceptions import (
 from django_header_sessions.fields import Changes
 from django_header_sessions.keys import make
 from django_header_sessions.stores import cache as cache_module
-from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import Commit, Draft, Expiry
 
-from .bench import FileBench
+from .bench import FileBench, open_store
 from .contract import HOUR, TERMS, RaceContract, StoreContract, Verbs, near
 
 FILES = "django.core.cache.backends.filebased.FileBasedCache"
@@ -53,7 +52,7 @@ class TestFiles(StoreContract):
     @pytest.fixture
     def bench(self, time_machine: TimeMachineFixture, settings: Any, tmp_path: Path) -> FileBench:
         settings.CACHES = files(tmp_path)
-        return FileBench(get_store("default"), time_machine, tmp_path)
+        return FileBench(open_store(), time_machine, tmp_path)
 
 
 class TestFilesTogether(RaceContract):
@@ -65,7 +64,7 @@ class TestFilesTogether(RaceContract):
     @pytest.fixture
     def bench(self, time_machine: TimeMachineFixture, settings: Any, tmp_path: Path) -> FileBench:
         settings.CACHES = files(tmp_path, "tests.stores.test_cache.AtomicFileCache")
-        return FileBench(get_store("default"), time_machine, tmp_path)
+        return FileBench(open_store(), time_machine, tmp_path)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -73,7 +72,7 @@ def verbs(
     request: pytest.FixtureRequest, time_machine: TimeMachineFixture, settings: Any, tmp_path: Path
 ) -> Verbs:
     settings.CACHES = files(tmp_path)
-    return Verbs(FileBench(get_store("default"), time_machine, tmp_path), request.param)
+    return Verbs(FileBench(open_store(), time_machine, tmp_path), request.param)
 
 
 async def test_what_needs_a_list_says_that_there_is_none_and_names_the_remedy(
@@ -132,7 +131,7 @@ def lease(monkeypatch: pytest.MonkeyPatch) -> float:
 
 def test_a_lock_is_waited_for(settings: Any, tmp_path: Path) -> None:
     settings.CACHES = files(tmp_path)
-    store = get_store("default")
+    store = open_store()
     key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
     held(key.id, 60)
     commit = threading.Thread(
@@ -154,7 +153,7 @@ def test_a_lock_is_waited_for(settings: Any, tmp_path: Path) -> None:
 
 def test_a_server_that_died_does_not_lock_a_session_for_ever(settings: Any, tmp_path: Path) -> None:
     settings.CACHES = files(tmp_path)
-    store = get_store("default")
+    store = open_store()
     key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
     held(key.id, 0.05)
     store.commit(key, "header", TERMS, Commit(Changes(set={"a": b"2"})))
@@ -165,7 +164,7 @@ def test_a_lock_that_cannot_be_had_is_unavailable_and_changes_nothing(
     settings: Any, tmp_path: Path, lease: float
 ) -> None:
     settings.CACHES = files(tmp_path)
-    store = get_store("default")
+    store = open_store()
     key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
     held(key.id, 60)
     with pytest.raises(SessionUnavailable, match="lock"):
@@ -183,7 +182,7 @@ def test_who_stalled_beyond_the_lease_does_not_take_the_lock_of_the_next(
     settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.CACHES = files(tmp_path)
-    store = get_store("default")
+    store = open_store()
     key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
     read = store._read  # type: ignore[attr-defined]
     lock = f"hs:l:{key.id}"
@@ -215,7 +214,7 @@ def database(settings: Any, transactional_db: None) -> str:
 
 
 def test_a_table_in_the_database_keeps_sessions(database: str) -> None:
-    store = get_store("default")
+    store = open_store()
     key, expires_in = store.create(Draft("header", {"a": b"\xff1", "é": b""}, "7"), TERMS)
     assert near(expires_in, TERMS.idle)
     opened = store.open(key, "header", TERMS)
@@ -250,7 +249,7 @@ def test_a_table_in_the_database_keeps_sessions(database: str) -> None:
 def test_a_database_that_fails_is_unavailable(database: str) -> None:
     from django.db import connection
 
-    store = get_store("default")
+    store = open_store()
     key, _ = store.create(Draft("header", {}), TERMS)
     with connection.cursor() as cursor:
         cursor.execute(f"DROP TABLE {database}")

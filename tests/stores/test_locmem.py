@@ -11,7 +11,7 @@ from time_machine import TimeMachineFixture
 from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import Draft
 
-from .bench import LocMemBench
+from .bench import LocMemBench, open_store
 from .contract import (
     TERMS,
     ListContract,
@@ -35,7 +35,7 @@ class TestLocMem(StoreContract, ListContract, RaceContract, ListRaceContract):
         # What is remembered of a location is remembered for as long as the process lives.
         options = {"MAX_ENTRIES": 100_000}
         settings.CACHES = {"default": locmem(request.node.nodeid, OPTIONS=options)}
-        return LocMemBench(get_store("default"), time_machine)
+        return LocMemBench(open_store(), time_machine)
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
@@ -43,7 +43,7 @@ async def test_what_was_culled_is_never_shown(
     mode: str, settings: Any, time_machine: TimeMachineFixture
 ) -> None:
     settings.CACHES = {"default": locmem(f"culling {mode}", OPTIONS={"MAX_ENTRIES": 30})}
-    verbs = Verbs(LocMemBench(get_store("default"), time_machine), mode)
+    verbs = Verbs(LocMemBench(open_store(), time_machine), mode)
     keys = [await verbs.create({"a": b"1"}, user=f"{n % 4}") for n in range(100)]
     there = {key.id for key in keys if await verbs.exists(key)}
     assert 0 < len(there) <= 30

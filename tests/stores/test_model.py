@@ -25,11 +25,10 @@ from time_machine import TimeMachineFixture
 from django_header_sessions.exceptions import SessionEnded, SessionSuperseded
 from django_header_sessions.fields import Changes
 from django_header_sessions.keys import SessionKey, make
-from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import KINDS, Expiry, Kind, Terms
 
 from ..processes import Valkey
-from .bench import LocMemBench, RedisBench
+from .bench import LocMemBench, RedisBench, open_store
 from .contract import GRAIN, HOUR, Bench, Verbs
 from .test_locmem import locmem
 
@@ -249,7 +248,7 @@ def fresh(request: pytest.FixtureRequest, settings: Any) -> Callable[[], Bench]:
         settings.CACHES = {"default": locmem("model", OPTIONS={"MAX_ENTRIES": 10_000})}
 
         def fresh_locmem() -> Bench:
-            store = get_store("default")
+            store = open_store()
             for session in store.page(10_000).sessions:
                 store.end(session.id)
             caches["default"].clear()
@@ -264,7 +263,7 @@ def fresh(request: pytest.FixtureRequest, settings: Any) -> Callable[[], Bench]:
 
     def fresh_redis() -> Bench:
         valkey.client.flushall()
-        return RedisBench(get_store("default"), valkey.client)
+        return RedisBench(open_store(), valkey.client)
 
     return fresh_redis
 

@@ -24,7 +24,7 @@ from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import KINDS, Expiry, Kind, Terms
 
 from ..processes import Valkey
-from .bench import RedisBench
+from .bench import RedisBench, open_store
 from .conftest import django_redis
 from .contract import (
     GRAIN,
@@ -45,7 +45,7 @@ class TestRedis(StoreContract, ListContract, RaceContract, ListRaceContract):
     @pytest.fixture
     def bench(self, valkey: Valkey, redis_cache: dict[str, Any], settings: Any) -> RedisBench:
         settings.CACHES = {"default": redis_cache}
-        return RedisBench(get_store("default"), valkey.client)
+        return RedisBench(open_store(), valkey.client)
 
 
 class TestBuckets(ListContract, ListRaceContract):
@@ -61,7 +61,7 @@ class TestBuckets(ListContract, ListRaceContract):
     ) -> RedisBench:
         settings.CACHES = {"default": redis_cache}
         settings.HEADER_SESSIONS_BUCKETS = request.param
-        return RedisBench(get_store("default"), valkey.client)
+        return RedisBench(open_store(), valkey.client)
 
     async def test_the_sessions_are_spread_over_all_of_them(
         self, verbs: Verbs, valkey: Valkey, settings: Any
@@ -86,13 +86,13 @@ class TestDjangosRedisCache(StoreContract, ListContract):
     def bench(self, valkey: Valkey, redis_cache: dict[str, Any], settings: Any) -> RedisBench:
         backend = "django.core.cache.backends.redis.RedisCache"
         settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": redis_cache["LOCATION"]}}
-        return RedisBench(get_store("default"), valkey.client)
+        return RedisBench(open_store(), valkey.client)
 
 
 @pytest.fixture
 def bench(valkey: Valkey, redis_cache: dict[str, Any], settings: Any) -> RedisBench:
     settings.CACHES = {"default": redis_cache}
-    return RedisBench(get_store("default"), valkey.client)
+    return RedisBench(open_store(), valkey.client)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -201,7 +201,7 @@ async def test_buckets_are_asked_sixty_four_at_once(
     settings.CACHES = {"default": redis_cache}
     settings.HEADER_SESSIONS_BUCKETS = 256
     for mode in ("sync", "async"):
-        verbs = Verbs(RedisBench(get_store("default"), valkey.client), mode)
+        verbs = Verbs(RedisBench(open_store(), valkey.client), mode)
         verbs.checking = False
         key = await verbs.create(user="7")
         # Once before, so that the server knows the scripts.
@@ -388,7 +388,7 @@ async def test_all_names_carry_the_prefix_and_the_version_of_the_alias(
     stores = {}
     for prefix in ("one", "two"):
         settings.CACHES = {"default": redis_cache | {"KEY_PREFIX": prefix, "VERSION": 7}}
-        stores[prefix] = Verbs(RedisBench(get_store("default"), valkey.client), verbs.mode)
+        stores[prefix] = Verbs(RedisBench(open_store(), valkey.client), verbs.mode)
     key = await stores["one"].create({"a": b"1"}, user="7")
     assert await stores["two"].open(key) is None
     assert await stores["two"].end(key.id) is False
@@ -438,7 +438,7 @@ async def test_all_verbs_work_without_rights_to_scan_or_to_administer(
         *("-@dangerous", "-@admin", "-hscan", "-zscan", "-scan", "-sscan"),
     )
     settings.CACHES = django_redis(f"redis://sessions:pw@127.0.0.1:{valkey.port}/0")
-    limited = Verbs(RedisBench(get_store("default"), valkey.client), verbs.mode)
+    limited = Verbs(RedisBench(open_store(), valkey.client), verbs.mode)
     key = await limited.create({"a": b"1"}, user="7", expiry=Expiry("idle", HOUR))
     limited.bench.forward(GRAIN)
     assert await limited.open(key)

@@ -29,7 +29,7 @@ from django_header_sessions.stores import get_store
 from django_header_sessions.stores.servers import MAX_CONNECTIONS, named
 
 from ..processes import Process, Valkey, free_port
-from .bench import RedisBench
+from .bench import RedisBench, open_store
 from .conftest import django_redis
 from .contract import GRAIN, IDLE, Verbs, near
 
@@ -48,7 +48,7 @@ def verbs_of(settings: Any, mode: str, valkey: Valkey, *, url: str = "", **optio
     """The verbs of the store on a Valkey."""
     settings.CACHES = django_redis(url or valkey.url, **options)
     # To be kept for as long as the event loop runs: a client that is thrown away is not closed.
-    verbs = Verbs(RedisBench(get_store("default"), valkey.client), mode)
+    verbs = Verbs(RedisBench(open_store(), valkey.client), mode)
     # The bench could not compare anything on a server that is down.
     verbs.checking = False
     return verbs
@@ -319,7 +319,7 @@ async def test_a_unix_socket_works_in_both_modes(
     path = tmp_path / "valkey"
     valkey = own_valkey("--unixsocket", str(path))
     settings.CACHES = django_redis(f"unix://{path}?db=3")
-    verbs = Verbs(RedisBench(get_store("default"), redis.Redis(port=valkey.port, db=3)), mode)
+    verbs = Verbs(RedisBench(open_store(), redis.Redis(port=valkey.port, db=3)), mode)
     key = await verbs.create({"a": b"1"}, user="7")
     assert (await verbs.there(key)).fields == {"a": b"1"}
     assert await verbs.walk() == [key.id]
@@ -452,7 +452,7 @@ async def test_sentinels_are_asked_for_the_primary(
             CONNECTION_FACTORY="django_redis.pool.SentinelConnectionFactory",
             SENTINELS=[("127.0.0.1", port)],
         )
-        verbs = Verbs(RedisBench(get_store("default"), primary.client), mode)
+        verbs = Verbs(RedisBench(open_store(), primary.client), mode)
         key = await verbs.create({"a": b"1"}, user="7")
         assert near((await verbs.there(key)).session.expires_in, IDLE)
         await verbs.commit(key, Changes(set={"a": b"2"}))
