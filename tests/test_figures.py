@@ -439,6 +439,8 @@ async def test_health_says_how_long_the_answer_took(ask: Ask, listing_store: Sto
 
 
 def test_what_was_ended_is_not_counted_as_expired(listing_store: Store) -> None:
+    while listing_store.sweep():
+        pass  # what other tests left to expire is not this one's to count
     before = totals(listing_store.activity())
     key, _ = listing_store.create(Draft("header", {}), TERMS)
     listing_store.commit(key, "header", TERMS, Commit(signed=True, user="7"))

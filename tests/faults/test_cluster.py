@@ -34,8 +34,9 @@ TERMS = Terms(1_800_000, None)
 
 @pytest.fixture
 def own_cluster(settings: Any) -> Iterator[Cluster]:
-    """A cluster that a test may break, behind the sessions."""
-    with Cluster() as started:
+    """A cluster that a test may break, behind the sessions; it waits for a server for longer than
+    a request does, so that the outage is still there when the test looks."""
+    with Cluster(node_timeout_ms=4000) as started:
         settings.CACHES = {"default": cluster_alias(started)}
         yield started
 
@@ -88,7 +89,7 @@ async def test_a_dead_primary_costs_its_own_slots_alone_and_those_until_the_fail
     assert str(own_cluster.nodes[0].port) in outage.server
 
     statuses: set[int] = set()
-    give_up = time.monotonic() + 15
+    give_up = time.monotonic() + 30
     while statuses != {200}:
         assert time.monotonic() < give_up
         statuses = {(await caller("read")).status for caller in first}

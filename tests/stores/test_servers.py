@@ -275,8 +275,10 @@ def test_only_what_a_server_cannot_do_now_is_unavailable(said: str, unavailable:
         assert named(error) is error
 
 
-async def test_a_bug_is_not_taken_for_an_outage(mode: str, settings: Any, valkey: Valkey) -> None:
-    valkey.client.flushall()
+async def test_a_bug_is_not_taken_for_an_outage(
+    mode: str, settings: Any, own_valkey: Start
+) -> None:
+    valkey = own_valkey()
     verbs = verbs_of(settings, mode, valkey)
     key = await verbs.create({"a": b"1"}, user="7")
     for name in valkey.client.keys("*"):
