@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -182,19 +182,25 @@ class Server:
             return self._async_clients[loop]
         except KeyError:
             # A weak key would not do: a client and its loop hold each other.
-            for other in list(self._async_clients):
-                if other.is_closed():
-                    self._async_clients.pop(other, None)
+            for clients in (self._async_clients, _closings):
+                for other in [one for one in list(clients) if one.is_closed()]:
+                    clients.pop(other, None)
             client = self._async_clients[loop] = async_client(self.client, self.breaker)
             if client is not None:
-                client.closing = _closing(client)
+                closing = _closing(client)
                 # It has nothing to wait for; begun in this loop, it is the loop's to finish.
                 with suppress(StopIteration):
-                    anext(client.closing).send(None)
+                    closing.asend(None).send(None)
+                _closings.setdefault(loop, []).append(closing)
             return client
 
 
-async def _closing(client: Any) -> AsyncIterator[None]:
+_closings: dict[asyncio.AbstractEventLoop, list[AsyncGenerator[None, None]]] = {}
+"""What closes the clients of each loop. Kept here for as long as the loop runs: a client of a store
+that was replaced would be thrown away with its connections open."""
+
+
+async def _closing(client: Any) -> AsyncGenerator[None, None]:
     """Closes a client with its event loop: a loop that is shut down finishes the asynchronous
     generators that were begun in it, and gives no other notice."""
     try:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from django_header_sessions.resolvers import Transport
 from django_header_sessions.stores.base import Store
 
-from .face import Half, Sessions, closed_connections
+from .face import Half, Sessions
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -24,25 +23,19 @@ def transport(request: pytest.FixtureRequest) -> Transport:
 
 
 @pytest.fixture
-async def closing() -> AsyncIterator[None]:
-    async with closed_connections():
-        yield
-
-
-@pytest.fixture
-def sessions(listing_store: Store, transport: Transport, half: Half, closing: None) -> Sessions:
+def sessions(listing_store: Store, transport: Transport, half: Half) -> Sessions:
     """Sessions of each transport through each half of the API, on the stores that most will use;
     the contract of the stores is run on all."""
     return Sessions(transport, half)
 
 
 @pytest.fixture
-def header_sessions(listing_store: Store, half: Half, closing: None) -> Sessions:
+def header_sessions(listing_store: Store, half: Half) -> Sessions:
     return Sessions("header", half)
 
 
 @pytest.fixture
-def cookie_sessions(listing_store: Store, half: Half, closing: None) -> Sessions:
+def cookie_sessions(listing_store: Store, half: Half) -> Sessions:
     return Sessions("cookie", half)
 
 

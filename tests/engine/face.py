@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, Literal, ParamSpec
 
-import redis.asyncio
 from asgiref.sync import async_to_sync, sync_to_async
 
 from django_header_sessions.engine import SessionStore
@@ -86,35 +84,12 @@ class Sessions:
         return await sync_to_async(sync)(*args)
 
 
-@asynccontextmanager
-async def closed_connections() -> AsyncIterator[None]:
-    """Close what was connected in this event loop, which lives for one test."""
-    pools = []
-    make = redis.asyncio.ConnectionPool.__init__
-
-    def remember(pool: redis.asyncio.ConnectionPool, *args: Any, **kwargs: Any) -> None:
-        make(pool, *args, **kwargs)
-        pools.append(pool)
-
-    redis.asyncio.ConnectionPool.__init__ = remember  # type: ignore[assignment,method-assign]
-    try:
-        yield
-    finally:
-        redis.asyncio.ConnectionPool.__init__ = make  # type: ignore[method-assign]
-        for pool in pools:
-            await pool.disconnect()
-
-
 def beside_database(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """Run an async test in a loop of its own, and what it does in sync on the thread of the
     test, whose transaction holds what the test put into the database."""
 
-    async def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        async with closed_connections():
-            await test(*args, **kwargs)
-
     @wraps(test)
     def in_loop(*args: P.args, **kwargs: P.kwargs) -> None:
-        async_to_sync(run)(*args, **kwargs)
+        async_to_sync(test)(*args, **kwargs)
 
     return in_loop

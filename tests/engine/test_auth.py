@@ -355,7 +355,7 @@ def ended() -> Iterator[list[tuple[str, str]]]:
 
 
 @pytest.fixture
-def listed(listing_store: Store, half: Half, closing: None, settings: Any) -> Sessions:
+def listed(listing_store: Store, half: Half, settings: Any) -> Sessions:
     settings.HEADER_SESSIONS_MAX_PER_USER = 2
     return Sessions("header", half)
 
@@ -512,7 +512,7 @@ def test_a_test_writes_to_the_session_of_djangos_test_client(cookie_site: None) 
 
 @beside_database
 async def test_djangos_async_test_client_signs_in_writes_and_signs_out(
-    cookie_site: None, closing: None, ann: User
+    cookie_site: None, ann: User
 ) -> None:
     client = AsyncClient()
     assert await client.alogin(username="ann", password="ann's password")

@@ -292,7 +292,7 @@ def test_an_end_among_writes_is_the_end(listing_store: Store, transport: Transpo
 
 
 async def test_of_many_tasks_at_once_none_loses_what_it_wrote(
-    listing_store: Store, transport: Transport, closing: None
+    listing_store: Store, transport: Transport
 ) -> None:
     sessions = Sessions(transport, "async")
     first = await sessions.saved()

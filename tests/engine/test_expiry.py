@@ -490,7 +490,7 @@ def expired(store: Store, many: int) -> None:
 
 @pytest.mark.parametrize("how", ["clear_expired", "clearsessions"])
 async def test_the_sweep_drops_what_expired_and_spares_what_lives(
-    listing_store: Store, transport: Transport, half: Half, closing: None, how: str
+    listing_store: Store, transport: Transport, half: Half, how: str
 ) -> None:
     sessions = Sessions(transport, half)
     live = await sessions.saved(a=1)

@@ -139,9 +139,7 @@ async def test_to_load_an_unknown_key_makes_no_session(sessions: Sessions) -> No
     assert not await face.exists(unknown)
 
 
-async def test_a_session_opens_only_through_its_own_transport(
-    any_store: Store, half: Any, closing: None
-) -> None:
+async def test_a_session_opens_only_through_its_own_transport(any_store: Store, half: Any) -> None:
     header, cookie = Sessions("header", half), Sessions("cookie", half)
     for own, other in ((header, cookie), (cookie, header)):
         face = await own.saved(a=1)
@@ -153,9 +151,7 @@ async def test_a_session_opens_only_through_its_own_transport(
         assert await own.stored(face) == {"a": 1}
 
 
-async def test_exists_and_delete_do_not_ask_for_the_transport(
-    any_store: Store, half: Any, closing: None
-) -> None:
+async def test_exists_and_delete_do_not_ask_for_the_transport(any_store: Store, half: Any) -> None:
     header, cookie = Sessions("header", half), Sessions("cookie", half)
     for own, other in ((header, cookie), (cookie, header)):
         face = await own.saved(a=1)
@@ -166,7 +162,7 @@ async def test_exists_and_delete_do_not_ask_for_the_transport(
 
 
 async def test_a_malformed_key_never_reaches_the_store(
-    settings: Any, transport: Any, half: Any, closing: None
+    settings: Any, transport: Any, half: Any
 ) -> None:
     # Nobody listens here, so whoever asks the store is told so.
     settings.HEADER_SESSIONS_BREAKER_SECONDS = 0
@@ -525,7 +521,7 @@ async def test_that_a_cookie_session_is_gone_is_djangos_business(
 
 
 async def test_that_the_store_is_down_is_kept_on_both_transports(
-    settings: Any, transport: Any, half: Any, closing: None
+    settings: Any, transport: Any, half: Any
 ) -> None:
     settings.HEADER_SESSIONS_BREAKER_SECONDS = 0
     location = f"redis://127.0.0.1:{free_port()}/0"

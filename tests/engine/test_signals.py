@@ -108,9 +108,7 @@ async def test_an_async_receiver_hears_what_a_sync_one_does(
     assert heard == [(session_id, None), (session_id, "logout")]
 
 
-async def test_a_receiver_may_listen_to_one_transport(
-    any_store: Store, half: Any, closing: None
-) -> None:
+async def test_a_receiver_may_listen_to_one_transport(any_store: Store, half: Any) -> None:
     ids: list[str] = []
 
     def listen(sender: Any, session_id: str, **kwargs: Any) -> None:

@@ -84,7 +84,7 @@ def test_what_djangos_class_leaves_open_the_engine_defines(name: str) -> None:
 
 
 async def test_the_async_half_stays_in_the_event_loop_on_redis(
-    redis_cache: Any, settings: Any, transport: Any, closing: None, monkeypatch: Any
+    redis_cache: Any, settings: Any, transport: Any, monkeypatch: Any
 ) -> None:
     settings.CACHES = {"default": redis_cache}
     sessions = Sessions(transport, "async")

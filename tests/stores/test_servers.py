@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import os
 import signal
 import threading
@@ -47,7 +48,6 @@ def mode(request: pytest.FixtureRequest, settings: Any) -> str:
 def verbs_of(settings: Any, mode: str, valkey: Valkey, *, url: str = "", **options: Any) -> Verbs:
     """The verbs of the store on a Valkey."""
     settings.CACHES = django_redis(url or valkey.url, **options)
-    # To be kept for as long as the event loop runs: a client that is thrown away is not closed.
     verbs = Verbs(RedisBench(open_store(), valkey.client), mode)
     # The bench could not compare anything on a server that is down.
     verbs.checking = False
@@ -367,6 +367,23 @@ def test_loops_that_come_and_go_leave_nothing_behind(settings: Any, own_valkey: 
         assert len(os.listdir("/proc/self/fd")) <= opened
     store: Any = get_store("default")
     assert len(store._servers._server._async_clients) == 1
+    valkey.wait_until(lambda: valkey.client.info("clients")["connected_clients"] <= connected)
+
+
+def test_a_client_whose_store_was_replaced_is_closed_with_its_loop(
+    settings: Any, own_valkey: Start
+) -> None:
+    valkey = own_valkey()
+
+    async def replace() -> None:
+        await verbs_of(settings, "async", valkey).create()
+        settings.CACHES = django_redis(f"{valkey.url}?db=3")
+        get_store("default")
+        gc.collect()  # which must not find it yet: nobody else could close it
+
+    connected = valkey.client.info("clients")["connected_clients"]
+    asyncio.run(replace())
+    gc.collect()
     valkey.wait_until(lambda: valkey.client.info("clients")["connected_clients"] <= connected)
 
 
