@@ -7,51 +7,37 @@ at the ``await``; so ``save`` and ``asave`` cannot drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import asyncio
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
-from django.dispatch import Signal
 from django.utils import timezone
 
 from . import keys
 from .conf import conf
+from .context import Context, Contexts
 from .exceptions import (
     KeyAlreadySent,
     SessionEnded,
     SessionError,
+    SessionReadOnly,
     SessionSuperseded,
     SessionUnavailable,
 )
 from .fields import EXPIRY, INT64, USER_ID, Changes, Codec, Fields, added, field_name
 from .keys import SessionKey
 from .origin import Origin
+from .policies import Lock, ReadOnly, Serialized
 from .resolvers import COOKIE, HEADER, Transport
 from .signals import session_created, session_ended
+from .steps import Send, Sleep, Steps, Verb
 from .stores import get_store
-from .stores.base import Commit, Draft, Expiry, LiveSession, Opened, Terms
+from .stores.base import Commit, Draft, Expiry, LiveContext, LiveSession, Opened, Terms
 
 T = TypeVar("T")
-
-
-class Verb(NamedTuple):
-    """A verb of the store, and what it is told."""
-
-    name: str
-    args: tuple[Any, ...]
-
-
-class Send(NamedTuple):
-    """A signal, and what it says."""
-
-    signal: Signal
-    sender: Any
-    kwargs: dict[str, Any]
-
-
-Steps = Generator[Verb | Send, Any, T]
 
 LONGEST = 100 * 365 * 86400
 """Seconds that ``set_expiry`` may ask for; what is beyond is cut to it."""
@@ -61,9 +47,15 @@ class SessionStore(SessionBase):
     """A session of one transport.
 
     Without arguments it is a new cookie session, as Django's test client and scripts expect. The
-    middleware says more: the transport, what tells the origin of a session that is created, and
-    the error to raise where none may be.
+    middleware says more: the transport, what tells the origin of a session that is created, the
+    error to raise where none may be, and the context that the request names.
     """
+
+    _modified = False
+    _read_only = False
+    # Most sessions need neither, and each would keep its session from being freed at once.
+    _lock: Lock | None = None
+    _contexts: Contexts | None = None
 
     def __init__(
         self,
@@ -72,6 +64,7 @@ class SessionStore(SessionBase):
         transport: Transport = COOKIE,
         origin: Callable[[], Origin] = Origin,
         refusal: SessionError | None = None,
+        context_name: str | None = None,
     ) -> None:
         self.transport = transport
         self.fault: SessionError | None = None
@@ -79,6 +72,8 @@ class SessionStore(SessionBase):
         the store was down. Kept because whoever called may have swallowed the exception."""
         self.sealed = False
         """Whether the answer's headers are decided, so that a new key could not be announced."""
+        self.last_commit = False
+        """Whether the next commit is the last of its request, and unlocks what that has locked."""
         self.deleted = False
         """Whether ``delete`` ended this session. It keeps its key then, as in Django, so that a
         later ``save`` fails instead of making a new one."""
@@ -86,6 +81,7 @@ class SessionStore(SessionBase):
         """What people may see of the session, as it was opened; None where none was."""
         self._origin = origin
         self._refusal = refusal
+        self._context_name = context_name
         self._expires_in: int | None = None
         self._user: str | None = None
         self._opened_key: SessionKey | None = None
@@ -166,10 +162,13 @@ class SessionStore(SessionBase):
                 raise
             return None
         if opened is not None:
-            self.live = opened.session
-            self._expires_in, self._user = opened.session.expires_in, opened.session.user
+            self._know(opened)
             self._opened_key = key
         return opened
+
+    def _know(self, opened: Opened) -> None:
+        self.live = opened.session
+        self._expires_in, self._user = opened.session.expires_in, opened.session.user
 
     @property
     def _fields(self) -> Fields:
@@ -177,6 +176,7 @@ class SessionStore(SessionBase):
 
     @_fields.setter
     def _fields(self, fields: Fields) -> None:
+        fields.read_only = self._read_only
         self._session_cache = fields
 
     def _loaded(self) -> Steps[Fields]:
@@ -213,6 +213,7 @@ class SessionStore(SessionBase):
 
     def clear(self) -> None:
         """Remove all fields, those that others added meanwhile too."""
+        self._check_writable()
         known = getattr(self, "_session_cache", None)
         self._fields = Fields(
             self._codec,
@@ -246,6 +247,7 @@ class SessionStore(SessionBase):
                 "Counters need SESSION_SERIALIZER to be Django's JSONSerializer: the store cannot "
                 "count with what another serializer wrote."
             )
+        self._check_writable()
         self.accessed = True
         fields, name = (yield from self._loaded()), field_name(field)
         if name.startswith("_"):
@@ -290,6 +292,7 @@ class SessionStore(SessionBase):
         await self._arun(self._create())
 
     def _create(self, counter: dict[str, bytes] | None = None) -> Steps[None]:
+        self._check_writable()
         if self._refusal is not None:
             raise self._refusal
         self._check_unsealed()
@@ -333,7 +336,9 @@ class SessionStore(SessionBase):
         if self._is_over():
             yield from self._end("expiry")
             return
-        changes = fields.changes()
+        # What was changed in place where it was only to be read is not sent. A cookie session that
+        # is saved at every request still gets its age anew.
+        changes = Changes() if self._read_only else fields.changes()
         if changes or self.transport == COOKIE:
             yield from self._commit(changes)
 
@@ -355,8 +360,18 @@ class SessionStore(SessionBase):
             rotate_to = keys.make(key.id)
         # Django sets the age of a cookie session anew whenever it saves it.
         moves = self.transport == COOKIE or _touches(changes, EXPIRY)
-        commit = Commit(changes, signed, user, self._expiry() if moves else None, rotate_to)
+        commit = Commit(
+            changes,
+            signed,
+            user,
+            self._expiry() if moves else None,
+            rotate_to,
+            ticket=self._ticket,
+            unlock=self.last_commit and self._ticket != "",
+        )
         committed = yield Verb("commit", (key, self.transport, self._terms(), commit))
+        if self._lock is not None and commit.unlock:
+            self._lock.given_back()
         if rotate_to is not None:
             self._session_key = rotate_to
         if committed.expires_in is not None:
@@ -395,6 +410,7 @@ class SessionStore(SessionBase):
         await self._arun(self._cycle_key())
 
     def _cycle_key(self) -> Steps[None]:
+        self._check_writable()
         self.accessed = True
         yield from self._loaded()
         key = self.session_key
@@ -403,7 +419,7 @@ class SessionStore(SessionBase):
             return
         self._check_unsealed()
         new = keys.make(key.id)
-        commit = Commit(rotate_to=new, user=self._user)
+        commit = Commit(rotate_to=new, user=self._user, ticket=self._ticket)
         yield Verb("commit", (key, self.transport, self._terms(), commit))
         self._session_key = new
         # So that Django's middleware sends the new cookie.
@@ -417,6 +433,7 @@ class SessionStore(SessionBase):
         await self._arun(self._flush())
 
     def _flush(self) -> Steps[None]:
+        self._check_writable()
         yield from self._end("logout")
         self.clear()
         self._session_key = None
@@ -434,6 +451,7 @@ class SessionStore(SessionBase):
             return
         own = self.session_key is not None and self.session_key.id == key.id
         if own:
+            self._check_writable()
             self._check_unsealed()
         yield from self._end_by_id(key.id, "logout")
         if own:
@@ -444,6 +462,8 @@ class SessionStore(SessionBase):
         self._check_unsealed()
         if self.session_key is not None:
             yield from self._end_by_id(self.session_key.id, reason)
+        if self._contexts is not None:
+            self._contexts.forget()
         self._expires_in = self._user = self.live = self._opened_key = None
         if self.transport == HEADER:
             self._session_key = None
@@ -478,6 +498,180 @@ class SessionStore(SessionBase):
         store = get_store(settings.SESSION_CACHE_ALIAS)
         while await store.asweep():
             pass
+
+    # Beside others that use the session at the same time.
+
+    def serialized(self, wait: float | None = None, lease: float | None = None) -> Serialized:
+        """``with`` or ``async with`` this, the session is nobody else's who asks likewise.
+
+        It is locked, opened as it is then, stored at the end of the block and unlocked. Raises
+        ``SessionBusy`` if that is not to be had within ``wait`` seconds, and at the end
+        ``LeaseExpired``, with nothing stored, if it took longer than ``lease`` seconds. Both are
+        settings where they are not given.
+        """
+        return Serialized(self, wait, lease)
+
+    def readonly(self) -> ReadOnly:
+        """``with`` this, whatever writes to the session raises ``SessionReadOnly``."""
+        return ReadOnly(self)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether whatever writes to the session raises ``SessionReadOnly``, and nothing that was
+        changed is stored."""
+        return self._read_only
+
+    @read_only.setter
+    def read_only(self, value: bool) -> None:
+        self._read_only = value
+        if hasattr(self, "_session_cache"):
+            self._fields.read_only = value
+        if self._contexts is not None:
+            self._contexts.set_read_only(value)
+
+    @property
+    def modified(self) -> bool:
+        """Whether there is something to store at the end of the request, as in Django."""
+        return self._modified
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        if value:
+            self._check_writable()
+        self._modified = value
+
+    def _check_writable(self) -> None:
+        if self._read_only:
+            raise SessionReadOnly("The session is only to be read here: nothing would be stored.")
+
+    @property
+    def locked(self) -> bool:
+        """Whether this request has the session to itself, as far as it knows."""
+        return self._lock is not None and self._lock.held
+
+    def lock(self, wait: float | None = None, lease: float | None = None) -> None:
+        """Wait until nobody else has the session locked, lock it, and open it as it is then.
+
+        What was assigned before stays; what was only read is read anew. Locked already, and where
+        there is no session yet that others could know, this does nothing.
+        """
+        self._run(self._own_lock().take(wait, lease))
+
+    async def alock(self, wait: float | None = None, lease: float | None = None) -> None:
+        try:
+            await self._arun(self._own_lock().take(wait, lease))
+        except asyncio.CancelledError:
+            # So that those behind need not wait until it is noticed.
+            await self.aunlock()
+            raise
+
+    def unlock(self) -> None:
+        """Let others have the session; nothing is stored. Nothing to do where it is not locked."""
+        if self._lock is not None:
+            self._run(self._lock.give_back())
+
+    async def aunlock(self) -> None:
+        if self._lock is not None:
+            await self._arun(self._lock.give_back())
+
+    def _own_lock(self) -> Lock:
+        if self._lock is None:
+            self._lock = Lock(self)
+        return self._lock
+
+    @property
+    def _ticket(self) -> str:
+        return "" if self._lock is None else self._lock.ticket
+
+    def _reopened(self, key: SessionKey, opened: Opened) -> None:
+        """The session as it is now that nobody else may change it."""
+        self._know(opened)
+        if hasattr(self, "_session_cache"):
+            self._fields = self._fields.rebased(opened.fields)
+        else:
+            self._opened_key = key
+            self._fields = Fields(self._codec, opened.fields, session_id=key.id)
+
+    def finish(self, *, commit: bool, unlock: bool = True) -> None:
+        """What is done at the end of a request or of a block that has the session to itself.
+
+        Stores the contexts that were changed, then the session if it was modified, unless
+        ``commit`` is False; then unlocks it, in the same round trip where something is stored.
+        """
+        self._run(self._finish(commit, unlock))
+
+    async def afinish(self, *, commit: bool, unlock: bool = True) -> None:
+        await self._arun(self._finish(commit, unlock))
+
+    def _finish(self, commit: bool, unlock: bool) -> Steps[None]:
+        try:
+            if commit and self._contexts is not None:
+                yield from self._contexts.save_changed()
+            if commit and self.modified and not self.is_empty():
+                self.last_commit = unlock
+                yield from self._save(must_create=False)
+        finally:
+            self.last_commit = False
+            if self._lock is not None and unlock:
+                yield from self._lock.give_back()
+
+    # Contexts.
+
+    def context(self, name: str | None = None, *, idle_timeout: float | None = None) -> Context:
+        """The context of this name, opened in one round trip; made when it is stored first.
+
+        Without a name it is the one that the request names in the header of
+        ``HEADER_SESSIONS_CONTEXT_HEADER``. ``idle_timeout`` is that of a new one, in seconds; by
+        default that of the session, which it cannot outlive.
+
+        Raises ``ContextNameInvalid``; and ``ContextUnknown`` for a handle that is not one of this
+        session's, or is over.
+        """
+        return self._run(self._own_contexts().open(name, idle_timeout))
+
+    async def acontext(
+        self, name: str | None = None, *, idle_timeout: float | None = None
+    ) -> Context:
+        return await self._arun(self._own_contexts().open(name, idle_timeout))
+
+    def new_context(self, *, idle_timeout: float | None = None) -> str:
+        """Make an empty context at once, and the session too if there is none; its handle.
+
+        The handle is what a client passes from call to call, for ``context(handle)``. It opens
+        nothing but in its own session. Raises ``TooManyContexts``.
+        """
+        return self._run(self._own_contexts().make(idle_timeout))
+
+    async def anew_context(self, *, idle_timeout: float | None = None) -> str:
+        return await self._arun(self._own_contexts().make(idle_timeout))
+
+    def save_contexts(self) -> None:
+        """Store the contexts that were changed, as happens at the end of a request."""
+        if self._contexts is not None:
+            self._run(self._contexts.save_changed())
+
+    async def asave_contexts(self) -> None:
+        if self._contexts is not None:
+            await self._arun(self._contexts.save_changed())
+
+    def _own_contexts(self) -> Contexts:
+        if self._contexts is None:
+            self._contexts = Contexts(self, self._context_name)
+        return self._contexts
+
+    def contexts(self) -> list[LiveContext]:
+        """The contexts of this session that are stored, by name."""
+        return self._run(self._own_contexts().stored())
+
+    async def acontexts(self) -> list[LiveContext]:
+        return await self._arun(self._own_contexts().stored())
+
+    def end_context(self, name: str) -> bool:
+        """End one context; False where there is none of this name."""
+        return self._run(self._own_contexts().end(name))
+
+    async def aend_context(self, name: str) -> bool:
+        return await self._arun(self._own_contexts().end(name))
 
     # Rules.
 
@@ -521,13 +715,15 @@ class SessionStore(SessionBase):
 
     def _run(self, steps: Steps[T]) -> T:
         try:
-            step = next(steps)
+            step, answer = next(steps), None
             while True:
                 try:
-                    if isinstance(step, Send):
+                    if isinstance(step, Verb):
+                        answer = getattr(self._store, step.name)(*step.args)
+                    elif isinstance(step, Send):
                         answer = step.signal.send_robust(step.sender, **step.kwargs)
                     else:
-                        answer = getattr(self._store, step.name)(*step.args)
+                        step.waiter.wait(step.seconds)
                 except SessionError as error:
                     step = steps.throw(self._learn(error))
                 else:
@@ -537,11 +733,13 @@ class SessionStore(SessionBase):
 
     async def _arun(self, steps: Steps[T]) -> T:
         try:
-            step = next(steps)
+            step, answer = next(steps), None
             while True:
                 try:
                     if isinstance(step, Send):
                         answer = await step.signal.asend_robust(step.sender, **step.kwargs)
+                    elif isinstance(step, Sleep):
+                        await step.waiter.await_(step.seconds)
                     elif self._sync:
                         answer = getattr(self._store, step.name)(*step.args)
                     else:

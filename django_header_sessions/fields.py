@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from django.contrib.sessions.serializers import JSONSerializer
 
-from .exceptions import SessionTooLarge, SessionUnreadable
+from .exceptions import SessionReadOnly, SessionTooLarge, SessionUnreadable
 
 TAG = b"\xff"
 """Begins a serialised value. No UTF-8 text does, so a bare ``str`` cannot be mistaken for one."""
@@ -144,7 +144,10 @@ class Fields(MutableMapping[str, Any]):
     session does not pay for the others.
     """
 
-    __slots__ = ("_assigned", "_codec", "_raw", "_values", "cleared", "session_id", "stored")
+    __slots__ = (
+        *("_assigned", "_codec", "_raw", "_values"),
+        *("cleared", "read_only", "session_id", "stored"),
+    )
 
     def __init__(
         self,
@@ -163,6 +166,8 @@ class Fields(MutableMapping[str, Any]):
         self._assigned: dict[str, bool] = {}  # True where assigned, False where deleted
         self.cleared = cleared
         self.session_id = session_id
+        self.read_only = False
+        """Whether to assign or delete a field raises ``SessionReadOnly``."""
 
     def __getitem__(self, name: object) -> Any:
         name = field_name(name)
@@ -185,11 +190,13 @@ class Fields(MutableMapping[str, Any]):
             ) from error
 
     def __setitem__(self, name: object, value: Any) -> None:
+        self.check_writable()
         name = field_name(name)
         self._values[name] = value
         self._assigned[name] = True
 
     def __delitem__(self, name: object) -> None:
+        self.check_writable()
         name = field_name(name)
         if name not in self:
             raise KeyError(name)
@@ -213,6 +220,34 @@ class Fields(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<fields {', '.join(self)}>"
+
+    def check_writable(self) -> None:
+        if self.read_only:
+            raise SessionReadOnly("The session is only to be read here: nothing would be stored.")
+
+    def rebased(self, raw: dict[str, bytes]) -> Fields:
+        """These fields as the store has them by now, with what was changed here still to be sent.
+        What was only read is read anew."""
+        changes = self.changes()
+        fields = Fields(
+            self._codec,
+            {} if self.cleared else raw,
+            cleared=self.cleared,
+            stored=raw,
+            session_id=self.session_id,
+        )
+        for name in (*changes.set, *changes.delete):
+            fields._assigned[name] = name in changes.set
+            if name in changes.set:
+                fields._values[name] = self[name]
+        return fields
+
+    def merged(self, stored: dict[str, bytes]) -> None:
+        """The store has set these fields, beside what is changed here."""
+        self._raw = self.stored = self._raw | stored
+        for name in stored:
+            if name not in self._assigned:
+                self._values.pop(name, None)
 
     def touched(self, name: str) -> bool:
         """Whether ``name`` was assigned, deleted or cleared away since the last commit."""

@@ -31,8 +31,12 @@ ALLOWED: dict[str, set[str]] = {
     "problems": {"conf", "keys", "observer"},
     "reporting": {"conf", "resolvers"},
     "stores": {*STORE_NEEDS, "observer"},
-    "engine": {*STORE_NEEDS, "resolvers", "signals", "stores"},
-    "middleware": {*STORE_NEEDS, "problems", "reporting", "resolvers", "signals"},
+    "steps": {"stores"},
+    "policies": {*STORE_NEEDS, "resolvers", "steps", "stores", "engine"},
+    "context": {*STORE_NEEDS, "steps", "stores", "engine"},
+    "engine": {*STORE_NEEDS, "context", "policies", "resolvers", "signals", "steps", "stores"},
+    "decorators": {"policies"},
+    "middleware": {*STORE_NEEDS, "policies", "problems", "reporting", "resolvers", "signals"},
     "registry": {"conf", "exceptions", "fields", "keys", "signals", "stores"},
     "monitor": {"exceptions", "keys", "registry"},
     "admin": {"conf", "exceptions", "models", "monitor", "registry"},
@@ -50,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # Optional packages, and the parts that may import them.
 OPTIONAL = {
-    "redis": {"stores/cluster", "stores/redis", "stores/servers"},
+    "redis": {"stores/cluster", "stores/listener", "stores/redis", "stores/servers"},
     "django_redis": set[str](),
     "prometheus_client": {"metrics"},
     "rest_framework": {"rest_framework"},

@@ -43,7 +43,9 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from ..exceptions import SessionUnavailable
 from .base import Finding, Memory, Outage
+from .bell import Bell
 from .breaker import Breaker
+from .listener import Listener
 
 T = TypeVar("T")
 
@@ -268,6 +270,15 @@ class Servers:
                     await self.arun(call) if isinstance(answer, NoScriptError) else answer
                 )
         return _checked(answers)
+
+    def bell(self, channels: str) -> Bell:
+        """What rings for those who wait in this process, called on channels that begin so."""
+        return Listener(channels, self._own_connection)
+
+    def _own_connection(self) -> Any:
+        """A connection as the pool makes them, that is none of the pool's."""
+        pool = self.every()[0].client.connection_pool
+        return pool.connection_class(**pool.connection_kwargs)
 
     def every(self) -> list[Server]:
         """The servers that are known so far."""

@@ -1,0 +1,90 @@
+"""What views ask for of their sessions, as decorators.
+
+They take function views and, with Django's ``method_decorator``, the ``dispatch`` or single methods
+of class-based views, sync and async. Where several name a policy, the innermost decides; where none
+does, ``HEADER_SESSIONS_POLICY``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import wraps
+from inspect import isawaitable
+from typing import Any, TypeVar, overload
+
+from asgiref.sync import iscoroutinefunction
+
+from .policies import Policy
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+__all__ = ["merged_session", "readonly_session", "serialized_session"]
+
+
+def merged_session(view: View) -> View:
+    """Requests of one session run side by side, and what each changed is merged."""
+    return _under(Policy("merge"), view)
+
+
+def readonly_session(view: View) -> View:
+    """The view only reads its session: whatever would write to it raises ``SessionReadOnly`` where
+    it is written. Nothing is stored, and nobody waits.
+
+    Who is signed in is looked up before the view runs, as that may end a session.
+    """
+    return _under(Policy("readonly"), view)
+
+
+@overload
+def serialized_session(view: View) -> View: ...
+
+
+@overload
+def serialized_session(
+    *, wait: float | None = None, lease: float | None = None
+) -> Callable[[View], View]: ...
+
+
+def serialized_session(
+    view: View | None = None, *, wait: float | None = None, lease: float | None = None
+) -> View | Callable[[View], View]:
+    """Of the views so decorated one at a time has the session, in order of arrival.
+
+    A request that waited ``wait`` seconds in vain is answered with 409 and ``Retry-After``, and one
+    that took longer than ``lease`` seconds with 409 too, with nothing stored. By default both are
+    settings.
+    """
+    for name, seconds in (("wait", wait), ("lease", lease)):
+        if seconds is not None and (seconds < 0 or (name == "lease" and seconds == 0)):
+            raise ValueError(f"{name} is a number of seconds, not {seconds!r}")
+    policy = Policy("serialized", wait, lease)
+    if view is not None:
+        return _under(policy, view)
+    return lambda view: _under(policy, view)
+
+
+def _under(policy: Policy, view: View) -> View:
+    async def arun(request: Any, *args: Any, **kwargs: Any) -> Any:
+        await policy.abegin(request)
+        answer = view(request, *args, **kwargs)
+        return await answer if isawaitable(answer) else answer
+
+    def run(request: Any, *args: Any, **kwargs: Any) -> Any:
+        if _in_event_loop():
+            # The dispatch of an async view is itself no coroutine function, but it is awaited.
+            return arun(request, *args, **kwargs)
+        policy.begin(request)
+        return view(request, *args, **kwargs)
+
+    wrapped: Any = wraps(view)(arun if iscoroutinefunction(view) else run)
+    wrapped.header_session_policy = policy
+    return wrapped  # type: ignore[no-any-return]
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
