@@ -6,8 +6,10 @@ each as ``{"did": [null, 1]}``. An action is a method of ``Actions``.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from inspect import isawaitable
@@ -88,7 +90,7 @@ class Actions:
         """Put something into the session that no JSON can hold."""
         self.request.session["broken"] = object()
 
-    def meet(self, name: str) -> None:
+    def meet(self, name: str) -> Any:
         """Wait until another request has come to the meeting of this name."""
         with _meetings_lock:
             meeting = _meetings[name]
@@ -148,7 +150,34 @@ class Actions:
     def token(self) -> str:
         return get_token(self.request)
 
+    def locked(self) -> bool:
+        locked: bool = self.session.locked
+        return locked
+
     # Each of these has a twin in ``AsyncActions``.
+
+    def context(self, name: str | None = None) -> Any:
+        """What a context holds."""
+        return dict(self.session.context(name))
+
+    def in_context(self, name: str | None, field: str, value: Any) -> Any:
+        """Assign a field of a context."""
+        self.session.context(name)[field] = value
+
+    def new_context(self) -> Any:
+        return self.session.new_context()
+
+    def promote(self, name: str) -> Any:
+        self.session.context(name).promote()
+
+    def contexts(self) -> Any:
+        return [context.name for context in self.session.contexts()]
+
+    def add(self, name: str) -> Any:
+        """Read, think and write, as a view does that counts on being alone."""
+        value = self.session.get(name)
+        time.sleep(0.005)
+        self.session[name] = value + 1
 
     def get(self, name: str) -> Any:
         return self.session.get(name)
@@ -203,6 +232,29 @@ class Actions:
 
 class AsyncActions(Actions):
     """The same by the async half."""
+
+    async def meet(self, name: str) -> None:
+        await asyncio.to_thread(super().meet, name)
+
+    async def context(self, name: str | None = None) -> Any:
+        return dict(await self.session.acontext(name))
+
+    async def in_context(self, name: str | None, field: str, value: Any) -> None:
+        (await self.session.acontext(name))[field] = value
+
+    async def new_context(self) -> Any:
+        return await self.session.anew_context()
+
+    async def promote(self, name: str) -> None:
+        await (await self.session.acontext(name)).apromote()
+
+    async def contexts(self) -> Any:
+        return [context.name for context in await self.session.acontexts()]
+
+    async def add(self, name: str) -> None:
+        value = await self.session.aget(name)
+        await asyncio.sleep(0.005)
+        await self.session.aset(name, value + 1)
 
     async def get(self, name: str) -> Any:
         return await self.session.aget(name)
