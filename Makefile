@@ -27,12 +27,13 @@ test-browser: $(VENV)/test  ## what needs a browser: Debian's chromium and chrom
 soak: $(VENV)/test  ## faults under load, for some eight minutes, with a table at the end
 	$(BIN)/python -m soak
 
-lint: $(VENV)/lint  ## ruff, mypy, migrations
+lint: $(VENV)/lint  ## ruff, mypy, migrations, what may import what
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy django_header_sessions tests benchmarks soak example_project
 	PYTHONPATH=. DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python -W error -m django \
 		makemigrations --check --dry-run
+	$(BIN)/python -m pytest -q tests/test_imports.py
 
 bench: $(VENV)/bench  ## machinery, memory and DRF against the others, some minutes each
 	$(BIN)/python benchmarks/machinery.py

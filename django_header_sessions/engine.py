@@ -53,6 +53,8 @@ class SessionStore(SessionBase):
 
     _modified = False
     _read_only = False
+    _unknown = False
+    """Whether the key was found to open nothing, and nobody looked into the session since."""
     # Most sessions need neither, and each would keep its session from being freed at once.
     _lock: Lock | None = None
     _contexts: Contexts | None = None
@@ -117,14 +119,26 @@ class SessionStore(SessionBase):
     def open(self) -> bool:
         """Open the session whose key was presented; False where there is none.
 
+        A cookie that opens nothing is kept until somebody looks into the session, as in Django: an
+        answer to a browser that has signed in meanwhile must not have it forget its cookie.
+
         From here on the async methods use the sync client too: the loop of an async view inside a
         WSGI server lives for that view alone, and a connection made in it would die with it.
         """
         self._sync = True
-        return self._run(self._open())
+        return self._run(self._open_early())
 
     async def aopen(self) -> bool:
-        return await self._arun(self._open())
+        return await self._arun(self._open_early())
+
+    def _open_early(self) -> Steps[bool]:
+        if self.transport == HEADER or self.session_key is None:
+            return (yield from self._open())
+        opened = yield from self._looked_up()
+        self._unknown = opened is None
+        if opened is not None:
+            self._fields = Fields(self._codec, opened.fields, session_id=opened.session.id)
+        return opened is not None
 
     def load(self) -> Fields:  # type: ignore[override]
         """The fields as they are stored. What was changed here and not saved yet stays as it is."""
@@ -191,21 +205,26 @@ class SessionStore(SessionBase):
 
     def _get_session(self, no_load: bool = False) -> Fields:
         self.accessed = True
-        if not hasattr(self, "_session_cache"):
-            if self.session_key is None or no_load:
-                self._fields = Fields(self._codec)
-            else:
-                self._run(self._open())
+        if self._unopened(no_load):
+            self._run(self._open())
         return self._fields
 
     async def _aget_session(self, no_load: bool = False) -> Fields:
         self.accessed = True
-        if not hasattr(self, "_session_cache"):
-            if self.session_key is None or no_load:
-                self._fields = Fields(self._codec)
-            else:
-                await self._arun(self._open())
+        if self._unopened(no_load):
+            await self._arun(self._open())
         return self._fields
+
+    def _unopened(self, no_load: bool) -> bool:
+        """Whether the store is to be asked, now that somebody looks into the session."""
+        if hasattr(self, "_session_cache"):
+            return False
+        if self._unknown:
+            self._session_key = None
+        if self.session_key is not None and not no_load:
+            return True
+        self._fields = Fields(self._codec)
+        return False
 
     _session = property(_get_session)
 
@@ -299,6 +318,8 @@ class SessionStore(SessionBase):
         if not hasattr(self, "_session_cache"):
             self._fields = Fields(self._codec)
         fields = self._fields
+        if self._is_over():
+            raise SessionEnded("The session was set to be over at once, so it was not made.")
         changes = Changes(set=fields.encoded() | (counter or {}))
         Fields(self._codec).check_size(changes, conf.HEADER_SESSIONS_MAX_BYTES)
         user = self._signed_in_user()
@@ -333,7 +354,7 @@ class SessionStore(SessionBase):
                 self._session_key = keys.make()
             return
         fields = yield from self._loaded()
-        if self._is_over():
+        if fields.touched(EXPIRY) and self._is_over():
             yield from self._end("expiry")
             return
         # What was changed in place where it was only to be read is not sent. A cookie session that
@@ -358,8 +379,7 @@ class SessionStore(SessionBase):
             # Whoever knew the key before must not be signed in by it.
             self._check_unsealed()
             rotate_to = keys.make(key.id)
-        # Django sets the age of a cookie session anew whenever it saves it.
-        moves = self.transport == COOKIE or _touches(changes, EXPIRY)
+        moves = _touches(changes, EXPIRY) or (self.transport == COOKIE and not self._has_deadline())
         commit = Commit(
             changes,
             signed,
@@ -692,6 +712,12 @@ class SessionStore(SessionBase):
         if isinstance(value, int | float):
             return Expiry("idle", _ms(value))
         return Expiry("deadline", _ms_until(value))
+
+    def _has_deadline(self) -> bool:
+        """Whether the session is over at a moment that was set once. Only the store tells how far
+        off that is by now; any other age Django sets anew whenever it saves a cookie session."""
+        value = self._fields.get(EXPIRY)
+        return value is not None and not isinstance(value, int | float)
 
     def _is_over(self) -> bool:
         """Whether ``set_expiry`` asked for a lifetime that is over already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
+from django.utils.http import http_date
+from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
 from . import problems
@@ -108,9 +111,10 @@ class HeaderSessionMiddleware(SessionMiddleware):
 
         response = cast("HttpResponseBase", self.get_response(request))
 
-        opened, session = session, cast("Any", request.session)  # which a view may have replaced
+        # Which a view may have replaced, or removed.
+        opened, session = session, cast("Any", getattr(request, "session", None))
         if transport_of(session) == COOKIE:
-            response = self._close_cookie(request, response)
+            response = self._close_cookie(request, claim, response)
         else:
             fault, commit = session.fault, must_commit(session, response)
             try:
@@ -150,9 +154,9 @@ class HeaderSessionMiddleware(SessionMiddleware):
             await session.aunlock()
             raise
 
-        opened, session = session, cast("Any", request.session)
+        opened, session = session, cast("Any", getattr(request, "session", None))
         if transport_of(session) == COOKIE:
-            response = await sync_to_async(self._close_cookie)(request, response)
+            response = await sync_to_async(self._close_cookie)(request, claim, response)
         else:
             fault, commit = session.fault, must_commit(session, response)
             try:
@@ -196,10 +200,10 @@ class HeaderSessionMiddleware(SessionMiddleware):
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponseBase | None:
         """Answer what a view let pass, so that it is not logged as a fault of the view's."""
-        session = request.session
+        session = cast("Any", getattr(request, "session", None))
         if isinstance(exception, TOLD_ON_COOKIES):
             # The view did not get to its end, so that nothing it did before is kept either.
-            session.fault = exception  # type: ignore[attr-defined]
+            session.fault = exception
         if exception is getattr(session, "fault", None):
             return answer_fault(request, transport_of(session), cast("SessionError", exception))
         if isinstance(exception, UpdateError) and transport_of(session) == COOKIE:
@@ -224,9 +228,11 @@ class HeaderSessionMiddleware(SessionMiddleware):
             context_name=context_of(request),
         )
 
-    def _close_cookie(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """What Django does; and where the store is down, 503 without touching the cookie."""
-        session = cast("Any", request.session)
+    def _close_cookie(
+        self, request: HttpRequest, claim: Claim, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """What Django does; and where the store is down, 503 with the cookie that will open it."""
+        session = cast("Any", getattr(request, "session", None))
         fault = getattr(session, "fault", None)
         ours = isinstance(session, cast("type", self.SessionStore))
         if fault is None:
@@ -241,7 +247,12 @@ class HeaderSessionMiddleware(SessionMiddleware):
         if ours and not response.streaming:
             session.unlock()
         if fault is not None:
-            return replaced(response, answer_fault(request, COOKIE, fault))
+            response = replaced(response, answer_fault(request, COOKIE, fault))
+        if (ours and response.status_code >= 500) or fault is not None:
+            # Django leaves the cookie as it is then, which leads nowhere after a rotation.
+            set_cookie_anew(response, claim, session)
+        if fault is not None:
+            return response
         if getattr(session, "accessed", False):
             # The same request with a session header would have had another session.
             patch_vary_headers(response, (conf.HEADER_SESSIONS_HEADER,))
@@ -304,6 +315,29 @@ def must_commit(session: Any, response: HttpResponseBase) -> bool:
     return session.fault is None and response.status_code < 500
 
 
+def set_cookie_anew(response: HttpResponseBase, claim: Claim, session: Any) -> None:
+    """Have the browser send the key that the store expects by now, if it is another than it sent.
+
+    Flags and age are those that Django's own middleware gives its cookie.
+    """
+    key = session.session_key
+    sent = claim.key if claim.transport == COOKIE else None
+    if key is None or key == sent or session.deleted:
+        return
+    age = None if session.get_expire_at_browser_close() else session.get_expiry_age()
+    response.set_cookie(
+        settings.SESSION_COOKIE_NAME,
+        str(key),
+        max_age=age,
+        expires=None if age is None else http_date(time.time() + age),
+        domain=settings.SESSION_COOKIE_DOMAIN,
+        path=settings.SESSION_COOKIE_PATH,
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=settings.SESSION_COOKIE_HTTPONLY,
+        samesite=settings.SESSION_COOKIE_SAMESITE,
+    )
+
+
 def refuse_view(request: HttpRequest, error: SessionError) -> HttpResponse:
     """The answer in place of a view's that did not run, as its session could not be had."""
     session = cast("Any", request.session)
@@ -348,8 +382,13 @@ def close(
 
 
 def answer_fault(request: HttpRequest, transport: Transport, fault: SessionError) -> HttpResponse:
-    problem = PROBLEMS[type(fault)]
-    return problems.respond(request, problem, executed=fault.executed, html=transport == COOKIE)
+    problem = next(PROBLEMS[kind] for kind in type(fault).__mro__ if kind in PROBLEMS)
+    response = problems.respond(request, problem, executed=fault.executed, html=transport == COOKIE)
+    if response.status_code >= 500:
+        # As Django would, which does not know the cause.
+        reason = response.reason_phrase
+        log_response("%s: %s (%s)", reason, request.path, fault, response=response, request=request)
+    return response
 
 
 def replaced(response: HttpResponseBase, by: HttpResponse) -> HttpResponse:

@@ -147,6 +147,9 @@ class Actions:
     def replace(self, transport: Any) -> None:
         self.request.session = SessionStore(transport=transport)
 
+    def remove_session(self) -> None:
+        del self.request.session
+
     def token(self) -> str:
         return get_token(self.request)
 

