@@ -210,6 +210,8 @@ def play(servers: Sequence[Server]) -> None:
     headline(f"A counter raised by {CLIENTS} clients at once, {CALLS_EACH} times each")
     expect_exact_count(client, servers)
 
+    share_a_session(client, servers)
+
     headline("Signing in gives the session a new key; id and data stay")
     answer = client.call("GET", "/api/whoami/")
     challenge = answer.headers.get("WWW-Authenticate")
@@ -260,6 +262,53 @@ def play(servers: Sequence[Server]) -> None:
     client.close()
     print(f"\n  {client.calls} calls in one client")
     expect("over one kept connection per server", len(client.connections) == len(servers))
+
+
+def share_a_session(client: Client, servers: Sequence[Server]) -> None:
+    """The ways in which calls that run at the same time can share one session."""
+    headline("Calls at once, merged: each sends the fields that it changed")
+    callers = [Client(servers, client.key, quiet=True) for _ in range(CLIENTS)]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(
+            pool.map(
+                lambda at: callers[at].call("PATCH", "/api/state/", {f"part {at}": at}),
+                range(CLIENTS),
+            )
+        )
+        expect(
+            f"of {CLIENTS} calls at once none was lost",
+            {f"part {at}": at for at in range(CLIENTS)}.items()
+            <= client.call("GET", "/api/state/").get("state").items(),
+        )
+
+        headline("Calls at once, serialised: each reads, thinks and writes, one after the other")
+        print(
+            f'\n  ⇉ {CLIENTS} times POST /api/tools/basket/add/ {{"item": "screws", "count": 10}}'
+        )
+        body = {"item": "screws", "count": 10}
+        list(pool.map(lambda caller: caller.call("POST", "/api/tools/basket/add/", body), callers))
+    for caller in callers:
+        caller.close()
+    answer = client.call("POST", "/api/tools/basket/add/", {"item": "hinges"})
+    expect("nothing was lost", answer.get("basket") == {"screws": 10 * CLIENTS, "hinges": 1})
+
+    headline("A view that only reads waits for nobody, and can change nothing")
+    answer = client.call("GET", "/api/tools/basket/")
+    expect("the basket is there", answer.get("items") == 10 * CLIENTS + 1)
+
+    headline("Calls at once, isolated: each works in a context of its own, by a handle")
+    drafts = [client.call("POST", "/api/tools/drafts/").get("draft") for _ in range(2)]
+    for draft, item in zip(drafts, ("oak", "pine"), strict=True):
+        answer = client.call("POST", f"/api/tools/drafts/{draft}/", {"item": item, "count": 4})
+        expect("it sees its own lines alone", answer.get("lines") == {item: 4})
+    answer = client.call("POST", f"/api/tools/drafts/{drafts[0]}/accept/")
+    expect("one is accepted", answer.get("accepted") == {"oak": 4})
+    state = client.call("GET", "/api/state/").get("state")
+    expect("and is the session's now", state.get("oak") == 4 and "pine" not in state)
+    answer = client.call("GET", f"/api/tools/drafts/{drafts[0]}/")
+    expect_problem("its handle opens nothing any more", answer, 404, "no-draft")
+    answer = client.call("DELETE", f"/api/tools/drafts/{drafts[1]}/")
+    expect("the other is thrown away", answer.status == 204)
 
 
 def expect_exact_count(client: Client, servers: Sequence[Server]) -> None:
