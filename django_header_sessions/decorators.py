@@ -15,7 +15,7 @@ from typing import Any, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction
 
-from .policies import Policy
+from .policies import MARK, Policy, serialized_views
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -78,7 +78,9 @@ def _under(policy: Policy, view: View) -> View:
         return view(request, *args, **kwargs)
 
     wrapped: Any = wraps(view)(arun if iscoroutinefunction(view) else run)
-    wrapped.header_session_policy = policy
+    setattr(wrapped, MARK, policy)
+    if policy.name == "serialized":
+        serialized_views.add(wrapped.__name__)
     return wrapped  # type: ignore[no-any-return]
 
 

@@ -30,7 +30,7 @@ from .exceptions import (
 from .fields import EXPIRY, INT64, USER_ID, Changes, Codec, Fields, added, field_name
 from .keys import SessionKey
 from .origin import Origin
-from .policies import Lock, ReadOnly, Serialized
+from .policies import Lock, Policy, ReadOnly, Serialized
 from .resolvers import COOKIE, HEADER, Transport
 from .signals import session_created, session_ended
 from .steps import Send, Sleep, Steps, Verb
@@ -116,8 +116,9 @@ class SessionStore(SessionBase):
 
     # Opening.
 
-    def open(self) -> bool:
-        """Open the session whose key was presented; False where there is none.
+    def open(self, policy: Policy | None = None) -> bool:
+        """Open the session whose key was presented; False where there is none. With a ``policy``
+        that serialises it is locked before, in the same round trip.
 
         A cookie that opens nothing is kept until somebody looks into the session, as in Django: an
         answer to a browser that has signed in meanwhile must not have it forget its cookie.
@@ -126,19 +127,29 @@ class SessionStore(SessionBase):
         WSGI server lives for that view alone, and a connection made in it would die with it.
         """
         self._sync = True
-        return self._run(self._open_early())
+        return self._run(self._open_early(policy))
 
-    async def aopen(self) -> bool:
-        return await self._arun(self._open_early())
+    async def aopen(self, policy: Policy | None = None) -> bool:
+        try:
+            return await self._arun(self._open_early(policy))
+        except asyncio.CancelledError:
+            await self.aunlock()
+            raise
 
-    def _open_early(self) -> Steps[bool]:
-        if self.transport == HEADER or self.session_key is None:
-            return (yield from self._open())
-        opened = yield from self._looked_up()
-        self._unknown = opened is None
+    def _open_early(self, policy: Policy | None) -> Steps[bool]:
+        opened = yield from self._looked_up(policy)
         if opened is not None:
             self._fields = Fields(self._codec, opened.fields, session_id=opened.session.id)
-        return opened is not None
+            return True
+        if self.transport == COOKIE and self.session_key is not None:
+            self._unknown = True
+        else:
+            self._nothing()
+        return False
+
+    def _nothing(self) -> None:
+        self._session_key = None
+        self._fields = Fields(self._codec)
 
     def load(self) -> Fields:  # type: ignore[override]
         """The fields as they are stored. What was changed here and not saved yet stays as it is."""
@@ -158,18 +169,21 @@ class SessionStore(SessionBase):
     def _open(self) -> Steps[bool]:
         opened = yield from self._looked_up()
         if opened is None:
-            self._session_key = None
-            self._fields = Fields(self._codec)
+            self._nothing()
             return False
         self._fields = Fields(self._codec, opened.fields, session_id=opened.session.id)
         return True
 
-    def _looked_up(self) -> Steps[Opened | None]:
+    def _looked_up(self, policy: Policy | None = None) -> Steps[Opened | None]:
         key = self.session_key
         if key is None:
             return None
+        opened: Opened | None
         try:
-            opened: Opened | None = yield Verb("open", (key, self.transport, self._terms()))
+            if policy is not None:
+                opened = yield from self._own_lock().take(policy.wait, policy.lease)
+            else:
+                opened = yield Verb("open", (key, self.transport, self._terms()))
         except SessionSuperseded:
             # A browser cannot be told to take its newer cookie: to it, the old one is unknown.
             if self.transport == HEADER:
@@ -575,11 +589,11 @@ class SessionStore(SessionBase):
         What was assigned before stays; what was only read is read anew. Locked already, and where
         there is no session yet that others could know, this does nothing.
         """
-        self._run(self._own_lock().take(wait, lease))
+        self._run(self._locked(wait, lease))
 
     async def alock(self, wait: float | None = None, lease: float | None = None) -> None:
         try:
-            await self._arun(self._own_lock().take(wait, lease))
+            await self._arun(self._locked(wait, lease))
         except asyncio.CancelledError:
             # So that those behind need not wait until it is noticed.
             await self.aunlock()
@@ -603,8 +617,13 @@ class SessionStore(SessionBase):
     def _ticket(self) -> str:
         return "" if self._lock is None else self._lock.ticket
 
-    def _reopened(self, key: SessionKey, opened: Opened) -> None:
-        """The session as it is now that nobody else may change it."""
+    def _locked(self, wait: float | None, lease: float | None) -> Steps[None]:
+        key = self.session_key
+        if key is None or self.locked:
+            return
+        opened = yield from self._own_lock().take(wait, lease)
+        if opened is None:
+            raise self._learn(SessionEnded(f"Session {key.id} has ended."))
         self._know(opened)
         if hasattr(self, "_session_cache"):
             self._fields = self._fields.rebased(opened.fields)

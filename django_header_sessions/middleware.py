@@ -39,7 +39,7 @@ from .exceptions import (
     TooManyContexts,
 )
 from .origin import Origin, origin_of
-from .policies import default_policy
+from .policies import MARK, foreseen, policy_of
 from .problems import Problem
 from .reporting import mask_key
 from .resolvers import (
@@ -101,7 +101,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
             return refusal
         session = request.session = self._session(request, claim)
         try:
-            opened = session.open()
+            opened = session.open(foreseen(request, claim.transport) if claim.key else None)
         except SessionError as error:
             error.executed = False
             return answer_fault(request, claim.transport, error)
@@ -139,7 +139,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
             return refusal
         session = request.session = self._session(request, claim)
         try:
-            opened = await session.aopen()
+            opened = await session.aopen(foreseen(request, claim.transport) if claim.key else None)
         except SessionError as error:
             error.executed = False
             return answer_fault(request, claim.transport, error)
@@ -177,7 +177,8 @@ class HeaderSessionMiddleware(SessionMiddleware):
         self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
     ) -> HttpResponseBase | None:
         """Have the session ready for a view that says nothing of how it uses it."""
-        policy = default_policy(request.session, view)
+        session = request.session
+        policy = None if hasattr(view, MARK) else policy_of(view, transport_of(session))
         if policy is not None:
             try:
                 policy.begin(request)
@@ -188,7 +189,8 @@ class HeaderSessionMiddleware(SessionMiddleware):
     async def aprocess_view(
         self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
     ) -> HttpResponseBase | None:
-        policy = default_policy(request.session, view)
+        session = request.session
+        policy = None if hasattr(view, MARK) else policy_of(view, transport_of(session))
         if policy is not None:
             try:
                 await policy.abegin(request)

@@ -9,13 +9,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+from django.urls import Resolver404, resolve
 
 from .conf import conf
-from .exceptions import SessionBusy, SessionEnded, SessionError, SessionUnavailable
+from .exceptions import SessionBusy, SessionError, SessionUnavailable
 from .fields import USER_ID
-from .resolvers import HEADER
+from .resolvers import HEADER, Transport
 from .steps import Sleep, Steps, Verb
-from .stores.base import Queued
+from .stores.base import Opened, Queued
 
 if TYPE_CHECKING:
     from .engine import SessionStore
@@ -36,10 +38,10 @@ class Lock:
         key = self._session.session_key
         return self._at[1] if self._at and key and self._at[0] == key.id else ""
 
-    def take(self, wait: float | None, lease: float | None) -> Steps[None]:
+    def take(self, wait: float | None, lease: float | None) -> Steps[Opened | None]:
+        """The session as it is once nobody else has it locked; None where there is none."""
         session, key = self._session, self._session.session_key
-        if key is None or self.held:
-            return
+        assert key is not None  # nobody else knows a session that has none
         wait = conf.HEADER_SESSIONS_LOCK_WAIT if wait is None else wait
         lease = conf.HEADER_SESSIONS_LOCK_LEASE if lease is None else lease
         waiter = session._store.waiter()
@@ -52,15 +54,14 @@ class Lock:
                 if left <= 0:
                     raise SessionBusy(f"Session {key.id} is in use; it was waited for {wait} s.")
                 yield Sleep(waiter, min(left, answer.ask_again / 1000))
-            if answer is None:
-                raise session._learn(SessionEnded(f"Session {key.id} has ended."))
         except SessionError:
             yield from self.give_back()
             raise
         finally:
             waiter.close()
-        self.held = True
-        session._reopened(key, answer)
+        self.held = answer is not None
+        opened: Opened | None = answer
+        return opened
 
     def give_back(self) -> Steps[None]:
         """Let the next one have the session, or leave the queue."""
@@ -197,12 +198,38 @@ def session_of(request: Any) -> SessionStore:
     return session  # type: ignore[no-any-return]
 
 
-def default_policy(session: Any, view: Callable[..., Any]) -> Policy | None:
-    """The policy of a view that names none itself; None where there is nothing to do.
+MARK = "header_session_policy"
+"""The attribute of a view that names its own policy."""
 
-    Cookie sessions are Django's, and Django merges nothing and locks nothing.
+
+def policy_of(view: Callable[..., Any], transport: Transport) -> Policy | None:
+    """The policy of a view; None where it says nothing and the settings have nothing to add.
+
+    Cookie sessions are Django's, and Django locks nothing.
     """
+    own: Policy | None = getattr(view, MARK, None)
+    if own is not None:
+        return own
     name = conf.HEADER_SESSIONS_POLICY
-    if name == "merge" or hasattr(view, "header_session_policy"):
+    return None if name == "merge" or transport != HEADER else Policy(name)
+
+
+serialized_views: set[str] = set()
+"""Names of the views that were decorated in this process: where there are none, and the setting
+says nothing, no request needs to be looked at before its session is opened."""
+
+
+def foreseen(request: HttpRequest, transport: Transport) -> Policy | None:
+    """The policy, if it is to serialise, of the view that a request will most likely come to.
+
+    Then its session is locked and opened in one round trip. Where another view is called in the
+    end, or a single method names the policy, it is locked when that is known.
+    """
+    if not serialized_views and conf.HEADER_SESSIONS_POLICY != "serialized":
         return None
-    return Policy(name) if getattr(session, "transport", None) == HEADER else None
+    try:
+        view = resolve(request.path_info, getattr(request, "urlconf", None)).func
+    except Resolver404:
+        return None  # Django's to answer, or to be found by a middleware that comes later
+    policy = policy_of(view, transport)
+    return policy if policy is not None and policy.name == "serialized" else None

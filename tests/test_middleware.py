@@ -212,9 +212,9 @@ def test_a_field_that_the_serializer_cannot_read_is_the_projects_fault_and_said_
     client = Client(raise_request_exception=False)
     key = client.get(asking(["set_expiry", 60], ["set", "n", 1])).headers[KEY]
     settings.SESSION_SERIALIZER = f"{__name__}.OtherSerializer"
-    for action in (["get", "n"], ["set", "m", 1]):
-        caplog.clear()
-        answer = client.get(asking(action), headers={KEY: key})
-        assert answer.status_code == 500
-        assert "cannot be read with SESSION_SERIALIZER" in caplog.text
-    assert client.get(asking(), headers={KEY: key}).status_code == 200
+    answer = client.get(asking(["get", "n"]), headers={KEY: key})
+    assert answer.status_code == 500
+    assert "cannot be read with SESSION_SERIALIZER" in caplog.text
+    # Who does not ask for it is not in its way.
+    for actions in ([], [["set", "m", 1], ["get", "m"]]):
+        assert client.get(asking(*actions), headers={KEY: key}).status_code == 200
