@@ -1,25 +1,28 @@
 """What views ask for of their sessions, as decorators.
 
 They take function views and, with Django's ``method_decorator``, the ``dispatch`` or single methods
-of class-based views, sync and async. Where several name a policy, the innermost decides; where none
-does, ``HEADER_SESSIONS_POLICY``.
+of class-based views, sync and async. Where several name a policy for requests at the same time, the
+innermost decides; where none does, ``HEADER_SESSIONS_POLICY``.
 """
-
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import wraps
 from inspect import isawaitable
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils.cache import patch_cache_control, patch_vary_headers
 
+from .conf import conf
 from .policies import MARK, Policy, serialized_views
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-__all__ = ["merged_session", "readonly_session", "serialized_session"]
+__all__ = ["merged_session", "readonly_session", "serialized_session", "vary_on_session"]
 
 
 def merged_session(view: View) -> View:
@@ -90,3 +93,52 @@ def _in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def vary_on_session(view: View) -> View:
+    """Have caches keep an answer of ``view`` for each session apart, on both transports.
+
+    What Django's ``vary_on_cookie`` does for cookies, and likewise inside of ``cache_page``::
+
+        @cache_page(60)
+        @vary_on_session
+        def basket(request): ...
+
+    Callers without a session share one answer, so one that started a session is ``private``: it
+    is its caller's alone, and no cache keeps it for the next.
+    """
+
+    @wraps(view)
+    def varying(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        came_without = request.session.session_key is None
+        answer = view(request, *args, **kwargs)
+        if isawaitable(answer):
+            return _awaited(answer, request, came_without)
+        return _told(answer, request, came_without)
+
+    if iscoroutinefunction(view):
+        markcoroutinefunction(varying)
+    return cast("View", varying)
+
+
+async def _awaited(
+    answer: Awaitable[HttpResponseBase], request: HttpRequest, came_without: bool
+) -> HttpResponseBase:
+    return _told(await answer, request, came_without)
+
+
+def _told(response: HttpResponseBase, request: HttpRequest, came_without: bool) -> HttpResponseBase:
+    """Tell caches of ``response``; of one that is rendered later, when it was: a template may
+    start a session, too, and ``cache_page`` waits for it as well."""
+
+    def tell(response: HttpResponseBase) -> None:
+        patch_vary_headers(response, (conf.HEADER_SESSIONS_HEADER, "Cookie"))
+        if came_without and request.session.modified:
+            patch_cache_control(response, private=True)
+
+    later: Any = getattr(response, "add_post_render_callback", None)
+    if later is None:
+        tell(response)
+    else:
+        later(tell)
+    return response

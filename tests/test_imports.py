@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "policies": {*STORE_NEEDS, "resolvers", "steps", "stores", "engine"},
     "context": {*STORE_NEEDS, "steps", "stores", "engine"},
     "engine": {*STORE_NEEDS, "context", "policies", "resolvers", "signals", "steps", "stores"},
-    "decorators": {"policies"},
+    "decorators": {"conf", "policies"},
     "middleware": {*STORE_NEEDS, "policies", "problems", "reporting", "resolvers", "signals"},
     "registry": {"conf", "exceptions", "fields", "keys", "signals", "stores"},
     "monitor": {"exceptions", "keys", "registry"},
