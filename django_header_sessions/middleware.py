@@ -99,7 +99,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
         refusal = refuse_unopened(request, claim)
         if refusal is not None:
             return refusal
-        session = request.session = self._session(request, claim)
+        session = self._session(request, claim)
         try:
             opened = session.open(foreseen(request, claim.transport) if claim.key else None)
         except SessionError as error:
@@ -108,6 +108,9 @@ class HeaderSessionMiddleware(SessionMiddleware):
         refusal = refuse_unknown(request, claim, opened)
         if refusal is not None:
             return refusal
+        # Not before: whoever stands outside and looks at the session of a request that was refused
+        # would have it opened once more, and replace the refusal by an error.
+        request.session = session
 
         response = cast("HttpResponseBase", self.get_response(request))
 
@@ -137,7 +140,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
         refusal = refuse_unopened(request, claim)
         if refusal is not None:
             return refusal
-        session = request.session = self._session(request, claim)
+        session = self._session(request, claim)
         try:
             opened = await session.aopen(foreseen(request, claim.transport) if claim.key else None)
         except SessionError as error:
@@ -146,6 +149,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
         refusal = refuse_unknown(request, claim, opened)
         if refusal is not None:
             return refusal
+        request.session = session
 
         try:
             response = await cast("Awaitable[HttpResponseBase]", self.get_response(request))

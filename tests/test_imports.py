@@ -48,6 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "testing": {"conf", "keys", "problems", "resolvers"},
     "pytest_plugin": {"rest_framework", "testing"},
     "checks": {"conf"},
+    "debug_toolbar": {"conf"},
     # Of rest_framework its schema alone, where the project has drf-spectacular installed.
     "apps": {"checks", "rest_framework"},
 }
@@ -60,6 +61,8 @@ OPTIONAL = {
     "rest_framework": {"rest_framework"},
     "drf_spectacular": {"rest_framework/schema"},
     "corsheaders": set[str](),
+    "debug_toolbar": {"debug_toolbar"},
+    "allauth": set[str](),
     "pytest": {"pytest_plugin"},
     "httpx": {"clients/httpx"},
     "httpx2": {"clients/httpx2"},
