@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: help demo serve test coverage test-browser soak lint bench bench-client clean
+.PHONY: help demo serve test coverage test-browser test-nginx soak lint bench bench-client clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -23,6 +23,9 @@ coverage: $(VENV)/test  ## the same, measured: takes twice as long
 
 test-browser: $(VENV)/test  ## what needs a browser: Debian's chromium and chromium-driver
 	$(BIN)/python -m pytest -m browser
+
+test-nginx: $(VENV)/test  ## what needs a proxy: Debian's nginx-light
+	$(BIN)/python -m pytest -m nginx
 
 soak: $(VENV)/test  ## faults under load, for some eight minutes, with a table at the end
 	$(BIN)/python -m soak
