@@ -103,12 +103,14 @@ def patterns(prefix: str) -> list[Any]:
         path(f"{prefix}write/", write),
         path(f"{prefix}greet/", greet),
         path(f"{prefix}agreet/", agreet),
+        path(f"{prefix}alone/", cache_page(60)(greet)),
         path(f"{prefix}by-cookie/", cache_page(60)(vary_on_cookie(greet))),
         path(f"{prefix}by-session/", cache_page(60)(vary_on_session(greet))),
         path(
             f"{prefix}here-alone/",
             cache_control(private=True)(cache_page(60)(vary_on_session(greet))),
         ),
+        path(f"{prefix}remember-by-cookie/", cache_page(60)(vary_on_cookie(remember))),
         path(f"{prefix}start/", cache_page(60)(vary_on_session(start))),
         path(f"{prefix}remember/", cache_page(60)(vary_on_session(remember))),
         path(f"{prefix}rendered/", cache_page(60)(vary_on_session(rendered))),
@@ -149,6 +151,13 @@ def test_a_page_that_varies_on_the_cookie_is_each_browsers_own() -> None:
     assert page(ann, "/site/by-cookie/") == "Hello, Ann"
     assert page(bob, "/site/by-cookie/") == "Hello, Bob"
     assert page(Client(), "/site/by-cookie/") == "Hello, stranger"
+
+
+@pytest.mark.parametrize("kind", [HeaderSessionClient, Client])
+def test_a_page_that_varies_on_nothing_is_served_to_others(kind: type[Client]) -> None:
+    ann, bob = named("Ann", kind), named("Bob", kind)
+    assert page(ann, "/site/alone/") == "Hello, Ann"
+    assert page(bob, "/site/alone/") == "Hello, Ann"
 
 
 @pytest.mark.parametrize("prefix", ["/", "/site/"])
@@ -213,7 +222,27 @@ def test_an_answer_that_started_a_session_is_not_kept_for_the_next_caller(
     assert "Ann" in page(kind(), f"/site/{view}/", name="Ann")
     # With the same query, so that the address is the same; and that one was not kept either.
     page(kind(), f"/site/{view}/", name="Ann")
-    assert not [key for key in caches["default"]._cache if "cache_page" in key]  # type: ignore[attr-defined]
+    kept: Any = caches["default"]
+    assert not [key for key in kept._cache if "cache_page" in key]
+
+
+def test_djangos_decorator_keeps_it() -> None:
+    address = "/site/remember-by-cookie/"
+    assert "sessionid" in Client().get(address, {"name": "Ann"}).cookies
+    kept = Client().get(address, {"name": "Ann"})
+    assert kept.content == b"Hello, Ann"
+    assert "sessionid" not in kept.cookies
+
+
+def test_no_key_is_kept_with_a_page() -> None:
+    ann = named("Ann")
+    page(ann, "/by-session/")
+    assert ann.session_key is not None
+    kept: Any = caches["default"]
+    assert [key for key in kept._cache if "cache_page" in key]
+    for key, value in kept._cache.items():
+        assert ann.session_key[15:] not in key
+        assert ann.session_key[15:].encode() not in value
 
 
 def test_the_headers_name_is_read_live(settings: Any) -> None:
