@@ -1,4 +1,7 @@
-"""The README says what is so: its settings are the settings, its snippets run."""
+"""The README says what is so: its settings are the settings, its snippets run.
+
+What holds for every page of the documentation is in ``test_docs``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from django.test import RequestFactory
 
 from django_header_sessions import engine
@@ -95,8 +97,3 @@ def test_a_fresh_project_wired_by_the_diff_passes_its_checks(tmp_path: Path) -> 
 
     assert "no issues" in django("check", "--fail-level", "DEBUG")
     assert "No changes detected" in django("makemigrations", "--check")
-
-
-@pytest.mark.parametrize("name", re.findall(r"\]\(([^)#:]+)\)", README))
-def test_links_lead_somewhere(name: str) -> None:
-    assert (ROOT / name).exists()

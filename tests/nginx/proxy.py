@@ -30,6 +30,7 @@ http {{
     scgi_temp_path {folder}/temp;
     add_header {served_by} $upstream_addr always;
     include header-sessions/session-id.conf;
+{more}
     include header-sessions/{name}.conf;
 }}
 """
@@ -38,8 +39,8 @@ http {{
 class Nginx(Server):
     """nginx in front of three servers, and asked in their place.
 
-    It has the documentation's ``session-id.conf`` and the file of this name; ``changed`` are texts
-    of those that are replaced by others.
+    It has the documentation's ``session-id.conf``, the file of this name and one ``more``;
+    ``changed`` are texts of those that are replaced by others.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Nginx(Server):
         ports: Sequence[int],
         changed: dict[str, str] | None = None,
         level: str = "error",
+        more: str = "",
     ) -> None:
         found = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
         assert found, "needs nginx: apt-get install nginx-light"
@@ -65,7 +67,7 @@ class Nginx(Server):
         left = dict(changed or {})
         for file in DOCUMENTED.glob("*.conf"):
             text = file.read_text("utf-8")
-            if file.stem in (name, "proxy", "session-id"):
+            if file.stem in (name, more, "proxy", "session-id"):
                 left = {old: new for old, new in left.items() if old not in text}
             for old, new in {**(changed or {}), **replaced}.items():
                 text = text.replace(old, new)
@@ -76,6 +78,7 @@ class Nginx(Server):
             user="user root;" if os.geteuid() == 0 else "",
             folder=folder,
             level=level,
+            more=f"include header-sessions/{more}.conf;" if more else "",
             served_by=SERVED_BY,
             name=name,
         )

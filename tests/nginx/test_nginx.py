@@ -332,6 +332,15 @@ def test_a_header_that_is_too_large_does_not_pass(behind: Behind) -> None:
     assert b"<center>nginx" in answer
 
 
+def test_calls_without_a_session_are_limited_and_others_are_not(behind: Behind) -> None:
+    site = behind("round-robin", more="limit")
+    key = site.start()
+    answers = Counter(site.do(key=first).status for first in [None, "new", "malformed"] * TIMES)
+    assert answers[429] > TIMES
+    assert [site.do(["get", "here"], key=key).did for _ in range(3 * TIMES)] == [[True]] * 3 * TIMES
+    assert {site.do(key=str(keys.make())).status for _ in range(3 * TIMES)} == {401}
+
+
 def test_what_is_recorded_of_a_client_is_what_nginx_saw(
     behind: Behind, settings: Any, redis_cache: Any
 ) -> None:
