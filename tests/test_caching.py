@@ -106,6 +106,7 @@ def patterns(prefix: str) -> list[Any]:
         path(f"{prefix}alone/", cache_page(60)(greet)),
         path(f"{prefix}by-cookie/", cache_page(60)(vary_on_cookie(greet))),
         path(f"{prefix}by-session/", cache_page(60)(vary_on_session(greet))),
+        path(f"{prefix}aby-session/", cache_page(60)(vary_on_session(agreet))),
         path(
             f"{prefix}here-alone/",
             cache_control(private=True)(cache_page(60)(vary_on_session(greet))),
@@ -113,6 +114,7 @@ def patterns(prefix: str) -> list[Any]:
         path(f"{prefix}remember-by-cookie/", cache_page(60)(vary_on_cookie(remember))),
         path(f"{prefix}start/", cache_page(60)(vary_on_session(start))),
         path(f"{prefix}remember/", cache_page(60)(vary_on_session(remember))),
+        path(f"{prefix}aremember-cached/", cache_page(60)(vary_on_session(aremember))),
         path(f"{prefix}rendered/", cache_page(60)(vary_on_session(rendered))),
         path(f"{prefix}varying/", vary_on_session(greet)),
         path(f"{prefix}avarying/", vary_on_session(agreet)),
@@ -168,7 +170,10 @@ def test_a_page_that_varies_on_the_cookie_is_served_to_others_on_a_header(prefix
     assert page(bob, f"{prefix}by-cookie/") == "Hello, Ann"
 
 
-def test_a_page_that_varies_on_the_session_is_each_clients_own_on_both_transports() -> None:
+@pytest.mark.parametrize("view", ["by-session", "aby-session"])
+def test_a_page_that_varies_on_the_session_is_each_clients_own_on_both_transports(
+    view: str,
+) -> None:
     for _ in range(2):
         clients = {
             "Ann": named("Ann"),
@@ -178,15 +183,16 @@ def test_a_page_that_varies_on_the_session_is_each_clients_own_on_both_transport
             "stranger": HeaderSessionClient(),
         }
         for name, client in (*clients.items(), *reversed(clients.items())):
-            assert page(client, "/site/by-session/") == f"Hello, {name}"
-    assert page(Client(), "/site/by-session/") == "Hello, stranger"
+            assert page(client, f"/site/{view}/") == f"Hello, {name}"
+    assert page(Client(), f"/site/{view}/") == "Hello, stranger"
 
 
-def test_a_page_that_varies_on_the_session_is_served_from_the_cache() -> None:
+@pytest.mark.parametrize("view", ["by-session", "aby-session"])
+def test_a_page_that_varies_on_the_session_is_served_from_the_cache(view: str) -> None:
     ann = named("Ann")
-    assert page(ann, "/by-session/") == "Hello, Ann"
+    assert page(ann, f"/{view}/") == "Hello, Ann"
     page(ann, "/write/", name="Anna")
-    assert page(ann, "/by-session/") == "Hello, Ann", "made a minute ago at the most"
+    assert page(ann, f"/{view}/") == "Hello, Ann", "made a minute ago at the most"
 
 
 def test_a_page_from_the_cache_is_for_a_session_that_is_live() -> None:
@@ -214,7 +220,7 @@ def test_where_unknown_keys_are_renewed_the_page_of_an_ended_session_lives_as_lo
     assert answer.content == b"Hello, stranger"
 
 
-@pytest.mark.parametrize("view", ["start", "remember", "rendered"])
+@pytest.mark.parametrize("view", ["start", "remember", "aremember-cached", "rendered"])
 @pytest.mark.parametrize("kind", [HeaderSessionClient, Client])
 def test_an_answer_that_started_a_session_is_not_kept_for_the_next_caller(
     view: str, kind: type[Client]
