@@ -97,6 +97,7 @@ def test_a_browser_gets_a_header_session_for_its_cookie(
 ) -> None:
     address = "/admin/to-header/"
     assert ann.post(address).status_code == 403, "without a CSRF token"
+    assert ann.get(address).status_code == 405
     answer = ann.post(address, headers=csrf(ann))
     assert answer.status_code == 204
     assert answer.headers["Cache-Control"] == "private, no-store"
