@@ -4,6 +4,7 @@ They take function views and, with Django's ``method_decorator``, the ``dispatch
 of class-based views, sync and async. Where several name a policy for requests at the same time, the
 innermost decides; where none does, ``HEADER_SESSIONS_POLICY``.
 """
+
 from __future__ import annotations
 
 import asyncio

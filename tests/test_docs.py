@@ -137,3 +137,17 @@ def test_the_view_of_the_security_page_gives_strangers_a_short_session() -> None
     session.set_expiry(None)
     session.save()
     assert session.expires_in == 1800
+
+
+def test_the_blocks_of_the_page_on_concurrency_run() -> None:
+    page = Page.named("docs/concurrency.md")
+    (settle,) = [text for text in page.snippets("python") if "def settle" in text]
+    found: dict[str, Any] = {}
+    exec(settle, found)
+    session = SessionStore(transport="header")
+    session["basket"] = {"lamp": 1, "vase": 2}
+    session.save()
+    found["settle"](session)
+    stored = SessionStore(session.session_key, transport="header")
+    assert stored["total"] == 3
+    assert not session.locked

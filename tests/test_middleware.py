@@ -268,5 +268,6 @@ def test_a_field_that_the_serializer_cannot_read_is_the_projects_fault_and_said_
     assert answer.status_code == 500
     assert "cannot be read with SESSION_SERIALIZER" in caplog.text
     # Who does not ask for it is not in its way.
-    for actions in ([], [["set", "m", 1], ["get", "m"]]):
+    others: list[list[Any]] = [["set", "m", 1], ["get", "m"]]
+    for actions in ([], others):
         assert client.get(asking(*actions), headers={KEY: key}).status_code == 200

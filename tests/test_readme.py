@@ -6,6 +6,7 @@ What holds for every page of the documentation is in ``test_docs``.
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -68,6 +69,27 @@ def test_the_view_runs() -> None:
     assert view["search"](request).content == b'{"visits": 1}'
     assert view["search"](request).content == b'{"visits": 2}'
     assert request.session["query"] == "lamps"
+
+
+def test_the_views_that_share_a_session_run() -> None:
+    views: dict[str, Any] = {}
+    exec(snippets("python")[0] + next(s for s in snippets("python") if "def buy" in s), views)
+
+    def ask(name: str, **query: str) -> Any:
+        request = RequestFactory().get("/", query)
+        request.session = session
+        answer = json.loads(views[name](request).content)
+        session.read_only = False
+        session.finish(commit=True)
+        return answer
+
+    session = engine.SessionStore(transport="header")
+    session.create()
+    assert ask("buy", item="lamp") == {"basket": ["lamp"]}
+    assert ask("buy", item="vase") == ask("basket") == {"basket": ["lamp", "vase"]}
+    assert ask("draft", draft="one", line="a lamp") == {"lines": ["a lamp"]}
+    assert ask("draft", draft="one", line="a vase") == {"lines": ["a lamp", "a vase"]}
+    assert ask("draft", draft="two", line="a rug") == {"lines": ["a rug"]}
 
 
 def test_a_fresh_project_wired_by_the_diff_passes_its_checks(tmp_path: Path) -> None:
