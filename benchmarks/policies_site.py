@@ -41,7 +41,10 @@ _polled: dict[Any, Any] = {}
 
 async def work(request: HttpRequest) -> HttpResponse:
     """Read, think, write; answers the number that it wrote."""
-    session: Any = request.session
+    return await worked(request.session)
+
+
+async def worked(session: Any) -> HttpResponse:
     n = await session.aget("n", 0)
     await asyncio.sleep(WORK)
     await session.aset("n", n + 1)
@@ -51,13 +54,14 @@ async def work(request: HttpRequest) -> HttpResponse:
 
 async def polled(request: HttpRequest) -> HttpResponse:
     """The same under redis-py's lock, which asks every 0.1 s whether it is free."""
-    session: Any = request.session
+    key: Any = request.session.session_key
     loop = asyncio.get_running_loop()
     if loop not in _polled:
         _polled[loop] = redis.asyncio.Redis.from_url(os.environ["REDIS_URL"])
-    async with _polled[loop].lock(f"lock {session.session_key.id}", timeout=30):
-        await session.aload()
-        response = await work(request)
+    async with _polled[loop].lock(f"lock {key.id}", timeout=30):
+        session = SessionStore(key, transport="header")  # as it is now that it is locked
+        await session.aopen()
+        response = await worked(session)
         await session.asave()
     return response
 
@@ -69,3 +73,5 @@ urlpatterns = [
 ]
 
 application = get_asgi_application()
+
+from django_header_sessions.engine import SessionStore  # noqa: E402  once the settings are there

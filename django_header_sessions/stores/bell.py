@@ -60,14 +60,14 @@ class Waiter:
         self.ticket = ticket
         self._bell = bell
         self._woken = threading.Event()
-        self._task: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._task: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
 
     def wake(self) -> None:
         self._woken.set()
         if self._task is not None:
-            loop, event = self._task
+            loop, sleep = self._task
             with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                loop.call_soon_threadsafe(event.set)
+                loop.call_soon_threadsafe(_end, sleep)
 
     def wait(self, seconds: float) -> None:
         """Sleep until woken, at most for so long; not at all if woken since the last sleep."""
@@ -76,14 +76,25 @@ class Waiter:
         self._woken.clear()
 
     async def await_(self, seconds: float) -> None:
-        event = asyncio.Event()
-        self._task = asyncio.get_running_loop(), event
+        loop = asyncio.get_running_loop()
+        sleep = loop.create_future()
+        self._task = loop, sleep
         self._bell.listen()
         if not self._woken.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(event.wait(), seconds)
+            # Not asyncio.wait_for, which goes round the loop twice more: that adds up, as those
+            # who wait do so one after the other.
+            alarm = loop.call_later(seconds, _end, sleep)
+            try:
+                await sleep
+            finally:
+                alarm.cancel()
         self._task = None
         self._woken.clear()
 
     def close(self) -> None:
         self._bell.forget(self.ticket)
+
+
+def _end(sleep: asyncio.Future[None]) -> None:
+    if not sleep.done():
+        sleep.set_result(None)

@@ -381,7 +381,8 @@ class RedisStore:
         _refused(answer, key)
         if isinstance(answer, bytes):
             raise _not_counted(answer, changes.add)
-        expires_in, total = answer
+        expires_in, total, next_one = answer
+        self._bell.ring(next_one.decode())
         return Committed(None if expires_in < 0 else expires_in, int(total) if total else None)
 
     def _lock(
@@ -401,7 +402,9 @@ class RedisStore:
         return None if answer == NOT_THERE else _opened(key.id, answer)
 
     def _unlock(self, session_id: str, ticket: str) -> Steps[None]:
-        yield Call(UNLOCK, self._bucket(session_id).lock(session_id), (ticket, self._channels))
+        keys = self._bucket(session_id).lock(session_id)
+        next_one = yield Call(UNLOCK, keys, (ticket, self._channels))
+        self._bell.ring(next_one.decode())
 
     def _open_context(
         self, key: SessionKey, transport: str, name: str

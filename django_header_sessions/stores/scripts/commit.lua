@@ -13,7 +13,8 @@
 --       contexts' keys
 --       16… names and values to set, names to delete, then a counter and its increment, if any
 -- Answers 0 (not there), 1 (superseded), 2 (the ticket holds no lock), 'integer' or 'overflow' (of
--- the counter), or {milliseconds until it is over (-1: as before), the counter's total (or '')}.
+-- the counter), or {milliseconds until it is over (-1: as before), the counter's total (or ''), whom
+-- to wake (or '')}.
 local m = redis.call('HMGET', KEYS[1], H, T, P, S, X, E, D, U)
 if not m[1] or m[2] ~= ARGV[3] then return 0 end
 if m[1] ~= ARGV[2] then return was_good(m[3], ARGV[2]) and 1 or 0 end
@@ -44,8 +45,9 @@ change(KEYS[1], set, delete, add)
 if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[1], H, ARGV[6], P, (m[1] .. (m[3] or '')):sub(1, 64))
 end
-if ARGV[14] ~= '' then unlock(KEYS[6], KEYS[7], KEYS[8], ARGV[13], ARGV[14]) end
-if ARGV[7] == '=' and ARGV[8] == '=' then return {-1, total} end
+local next_one = ''
+if ARGV[14] ~= '' then next_one = unlock(KEYS[6], KEYS[7], KEYS[8], ARGV[13], ARGV[14]) end
+if ARGV[7] == '=' and ARGV[8] == '=' then return {-1, total, next_one} end
 
 -- Who is signed in, or how long the session lives, changes: it moves in the indexes.
 local now = clock()
@@ -82,4 +84,4 @@ if KEYS[5] then
     redis.call('PEXPIREAT', ARGV[15] .. name, gone, 'LT')
   end
 end
-return {over - now, total}
+return {over - now, total, next_one}

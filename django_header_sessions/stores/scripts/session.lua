@@ -86,14 +86,19 @@ local function next_turn(queue, waiters, now)
 end
 
 -- Gives a lock back and wakes who is next, by the name of its process, which its ticket begins
--- with. That nobody may PUBLISH here is no reason not to unlock.
+-- with; if that is the process that asks, its answer has the ticket: it need not be told twice. That
+-- nobody may PUBLISH here is no reason not to unlock.
 local function unlock(lock, queue, waiters, ticket, channels)
   if redis.call('GET', lock) == ticket then redis.call('DEL', lock) end
   redis.call('ZREM', queue, ticket)
   redis.call('ZREM', waiters, ticket)
-  if redis.call('EXISTS', lock) == 1 then return end
+  if redis.call('EXISTS', lock) == 1 then return '' end
   local first = next_turn(queue, waiters, clock())
-  if first then redis.pcall('PUBLISH', channels .. first:match('^[^.]*'), first) end
+  if not first then return '' end
+  local process = first:match('^[^.]*')
+  if process == ticket:match('^[^.]*') then return first end
+  redis.pcall('PUBLISH', channels .. process, first)
+  return ''
 end
 
 -- How many fields a hash has, and the bytes of their names and values.
