@@ -41,7 +41,7 @@ from .exceptions import (
 from .origin import Origin, origin_of
 from .policies import MARK, foreseen, policy_of
 from .problems import Problem
-from .reporting import mask_key
+from .reporting import AnnouncingHeaders, mask_key
 from .resolvers import (
     COOKIE,
     EXPIRES_IN_HEADER,
@@ -369,7 +369,7 @@ def close(
     sent = claim.key if claim.transport == HEADER else None
     announced = announcement(sent, None if session.deleted else session.session_key)
     if announced is not None:
-        # A plain str: wsgiref, which runserver is made of, takes nothing else for a header.
+        response.headers = AnnouncingHeaders(response.headers)
         response.headers[conf.HEADER_SESSIONS_HEADER] = str(announced)
         # A key in a shared cache would be handed to the next client, in spite of Vary: all who
         # have no key yet share one variant.

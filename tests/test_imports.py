@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "fields": {"exceptions"},
     "resolvers": {"conf", "keys"},
     "problems": {"conf", "keys", "observer"},
-    "reporting": {"conf", "resolvers"},
+    "reporting": {"conf", "keys", "resolvers"},
     "stores": {*STORE_NEEDS, "observer"},
     "steps": {"stores"},
     "policies": {*STORE_NEEDS, "resolvers", "steps", "stores", "engine"},

@@ -86,6 +86,15 @@ class Actions:
         kept = {"mine": session_key, "all of it": [session_key], "session": session}
         raise RuntimeError(f"The view failed, and it held {kept!r} and {session_key!r}.")
 
+    def fail_with_request(self) -> None:
+        """Fail with all that the request brought in variables, as it is and copied."""
+        request = self.request
+        environ, headers, cookies = request.META, request.headers, request.COOKIES
+        copied = dict(environ) | dict(headers) | dict(cookies)
+        values = list(copied.values())
+        scope = getattr(request, "scope", None)
+        raise RuntimeError(f"The view failed, and it held {[copied, values, headers, scope]!r}.")
+
     def break_codec(self) -> None:
         """Put something into the session that no JSON can hold."""
         self.request.session["broken"] = object()
@@ -367,6 +376,7 @@ class Inner:
     """A middleware inside the session's, which misbehaves as ``?inner=`` says."""
 
     sync_capable = async_capable = True
+    parameter = "inner"
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
@@ -385,21 +395,29 @@ class Inner:
         return self.after(request, await self.get_response(request))
 
     def before(self, request: HttpRequest) -> None:
-        if request.GET.get("inner") == "fail before":
-            raise RuntimeError("A middleware failed, as it was asked to.")
+        request.headers.get("Accept")  # and from here on Django keeps all of them
+        if request.GET.get(self.parameter) == "fail before":
+            raise RuntimeError("A middleware failed before the view.")
 
     def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        match request.GET.get("inner"):
+        match request.GET.get(self.parameter):
             case "fail after":
-                raise RuntimeError("A middleware failed, as it was asked to.")
+                asked, answered = request.headers, response.headers
+                raise RuntimeError(f"A middleware failed after the view: {asked}, {answered}.")
             case "hide":
                 return HttpResponse("All is well.")
         return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if request.GET.get("inner") == "swallow":
+        if request.GET.get(self.parameter) == "swallow":
             return HttpResponse("All is well.")
         return None
+
+
+class Outer(Inner):
+    """The same outside of the session's, where a test puts it."""
+
+    parameter = "outer"
 
 
 @csrf_exempt
