@@ -107,19 +107,22 @@ class Valkey(Process):
 class Server(Process):
     """Django under a real server, with the settings and the URLs of the tests.
 
-    ``kind`` is ``gunicorn`` (threads), ``uvicorn`` (ASGI) or ``runserver``.
+    ``kind`` is ``gunicorn`` (threads), ``uvicorn`` (ASGI) or ``runserver``; the first two serve the
+    ``wsgi`` or ``asgi`` of ``module``.
     """
 
-    def __init__(self, kind: str, *, threads: int = 8, **env: str) -> None:
+    def __init__(
+        self, kind: str, *, threads: int = 8, module: str = "tests.served", **env: str
+    ) -> None:
         self.port = free_port()
         at = f"127.0.0.1:{self.port}"
         commands = {
             "gunicorn": (
-                *("-m", "gunicorn", "tests.served:wsgi", "--bind", at),
+                *("-m", "gunicorn", f"{module}:wsgi", "--bind", at),
                 *("--threads", str(threads), "--no-control-socket"),
             ),
             "uvicorn": (
-                *("-m", "uvicorn", "tests.served:asgi", "--port", str(self.port)),
+                *("-m", "uvicorn", f"{module}:asgi", "--port", str(self.port)),
                 *("--host", "127.0.0.1", "--lifespan", "off"),
             ),
             "runserver": ("-m", "django", "runserver", at, "--noreload"),

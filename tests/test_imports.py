@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "problems": {"conf", "keys", "observer"},
     "reporting": {"conf", "keys", "resolvers"},
     "stores": {*STORE_NEEDS, "observer"},
+    "logs": {"conf", "keys", "resolvers"},
     "steps": {"stores"},
     "policies": {*STORE_NEEDS, "resolvers", "steps", "stores", "engine"},
     "context": {*STORE_NEEDS, "steps", "stores", "engine"},
