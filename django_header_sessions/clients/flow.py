@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -220,7 +220,7 @@ class Answer:
     """
 
     status: int
-    announced: Sequence[str] = ()
+    announced: Sequence[str] = field(default=(), repr=False)
     expires_in: str | None = None
     retry_after: str | None = None
     problem: Mapping[str, Any] | None = None

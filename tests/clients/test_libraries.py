@@ -490,6 +490,7 @@ def test_a_key_masks_itself() -> None:
     assert key.id == KEY[:15]
     assert str(key) == KEY
     assert KEY[15:] not in repr(flow.Flow(key=KEY))
+    assert KEY[15:] not in repr(flow.Answer(200, announced=(KEY,)))
 
 
 async def test_the_key_is_in_no_exception_of_aiohttp(server: Server) -> None:
