@@ -1,4 +1,4 @@
-"""The checks on allauth's settings and URLs: each in a project of its own that has allauth."""
+"""The checks on allauth's settings and URLs, most in a project of their own that has allauth."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.checks.registry import registry
+from django.urls import include, path
+from django.views.generic import View
+
+from django_header_sessions.checks.header import check_header
+from django_header_sessions.checks.neighbours import check_user_sessions
+from django_header_sessions.checks.urls import check_urls
 
 from .processes import ROOT
 
@@ -134,3 +142,40 @@ def test_w044_session_keys_in_allauths_table(
         USERSESSIONS_TRACK_ACTIVITY=tracks,
     )
     assert raised(output) == numbers
+
+
+# The same conditions without allauth's models, which once loaded would stay for all other tests.
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    """The checks that an app registers when it is loaded go with it."""
+    before = set(registry.registered_checks)
+    yield
+    registry.registered_checks = before
+
+
+def test_the_header_of_allauth_is_refused_where_allauth_is(settings: Any, registered: None) -> None:
+    settings.HEADER_SESSIONS_HEADER = "X-Session-Token"
+    assert list(check_header()) == []
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "allauth.headless"]
+    assert [each.id for each in check_header()] == ["header_sessions.E035"]
+
+
+def test_the_middleware_of_allauth_is_warned_of_where_it_tracks(settings: Any) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, TRACKING]
+    assert list(check_user_sessions()) == []
+    settings.USERSESSIONS_TRACK_ACTIVITY = True
+    assert [each.id for each in check_user_sessions()] == ["header_sessions.W044"]
+
+
+@pytest.mark.parametrize(("client", "ids"), [("app", []), ("browser", ["header_sessions.W043"])])
+def test_the_api_of_allauth_is_told_by_its_namespaces(
+    settings: Any, client: str, ids: list[str]
+) -> None:
+    view = View.as_view()
+    view.__module__ = "allauth.headless.account.views"
+    client_urls: Any = ([path("session", view)], "headless")
+    api: Any = ([path("it/", include(client_urls, namespace=client))], "headless")
+    settings.ROOT_URLCONF = (path("_allauth/", include(api)),)
+    assert [each.id for each in check_urls()] == ids

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 import pytest
@@ -48,30 +48,22 @@ class Reset(auth.PasswordContextMixin, View):
     """Has something of Django's, and is none of its views."""
 
 
-def page(request: HttpRequest) -> HttpResponse:
-    return HttpResponse()
+page = View.as_view()
 
 
 def whoami(request: HttpRequest) -> HttpResponse:
     return HttpResponse(request.user.get_username())
 
 
-def wrapped(view: Any) -> Any:
-    @wraps(view)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return view(*args, **kwargs)
-
-    return wrapper
-
-
 def from_package(module: str) -> Any:
     """A view of an app that is not installed here."""
-
-    def view(request: HttpRequest) -> HttpResponse:
-        return HttpResponse()
-
+    view = View.as_view()
     view.__module__ = module
     return view
+
+
+endless: Any = View.as_view()
+endless.__wrapped__ = endless
 
 
 LOGIN = auth.LoginView.as_view()
@@ -91,7 +83,7 @@ RAISED: list[tuple[str, list[Entry], dict[str, Any], list[str]]] = [
     ("W041", [path("login/", LOGIN)], {}, ["/login/"]),
     ("W041", [path("login", LOGIN)], {"LOGIN_URL": "/login"}, ["/login"]),
     ("W041", [path("api/login/", OwnLogin.as_view())], {}, ["/api/login/"]),
-    ("W041", [path("login/", never_cache(wrapped(LOGIN)))], {}, ["/login/"]),
+    ("W041", [path("login/", login_required(never_cache(LOGIN)))], {}, ["/login/"]),
     ("W041", [path("login/", partial(LOGIN, next="/"))], {}, ["/login/"]),
     ("W041", [path("out/", login_required(auth.LogoutView.as_view()))], {}, ["/out/"]),
     ("W041", [path("out/", auth.logout_then_login)], {}, ["/out/"]),
@@ -145,6 +137,8 @@ NOT_RAISED: list[tuple[list[Entry], dict[str, Any]]] = [
     # Where it is not known what a path is, it may be a right one.
     ([path("<slug:of>/login/", LOGIN)], {}),
     ([path("a", include([path("<slug:of>/", LOGIN)]))], {}),
+    ([path("<slug:of>/", include([path("login/", LOGIN)]))], {}),
+    ([path("around/", endless)], {}),
     ([re_path(r"login/$", LOGIN)], {}),
     ([re_path(r"^login/$|^admin/$", LOGIN)], {}),
     ([re_path(r"^(?:admin|accounts)/login/$", LOGIN)], {}),
