@@ -68,6 +68,8 @@ endless.__wrapped__ = endless
 
 LOGIN = auth.LoginView.as_view()
 
+DRFS = ["/api-auth/login/", "/api-auth/logout/"]
+
 # The check, entries of the URLconf with settings, and the paths that it says to add.
 RAISED: list[tuple[str, list[Entry], dict[str, Any], list[str]]] = [
     ("W040", [path("enter/", page)], {"LOGIN_URL": "/enter/"}, ["/enter/"]),
@@ -94,7 +96,16 @@ RAISED: list[tuple[str, list[Entry], dict[str, Any], list[str]]] = [
         ["/reset/"],
     ),
     ("W041", [path("accounts/", include("django.contrib.auth.urls"))], {}, ["/accounts/"]),
-    ("W041", [path("", include("django.contrib.auth.urls"))], {}, ["/login/", "/logout/"]),
+    (
+        "W041",
+        [path("", include("django.contrib.auth.urls"))],
+        {},
+        [
+            *("/login/", "/logout/", "/password_change/", "/password_change/done/"),
+            *("/password_reset/", "/password_reset/done/", "/reset/", "/reset/done/"),
+        ],
+    ),
+    ("W041", [path("admin", LOGIN)], {}, ["/admin"]),
     (
         "W041",
         [path("a/", include(([path("b/", include([path("c/", LOGIN)]))], "a"), "b"))],
@@ -104,7 +115,7 @@ RAISED: list[tuple[str, list[Entry], dict[str, Any], list[str]]] = [
     ("W041", [re_path(r"^accounts/login/?$", LOGIN)], {}, ["/accounts/login"]),
     ("W041", [re_path(r"^x\.y/", include([re_path(r"^login\Z", LOGIN)]))], {}, ["/x.y/login"]),
     ("W041", [re_path("", include([path("login/", LOGIN)]))], {}, ["/login/"]),
-    ("W041", [path("api-auth/", include("rest_framework.urls"))], {}, ["/api-auth/login/"]),
+    ("W041", [path("api-auth/", include("rest_framework.urls"))], {}, DRFS),
     ("W041", [path("<slug:of>/login/", LOGIN)], {"HEADER_SESSIONS_COOKIE_PATHS": ()}, ["/"]),
     ("W042", [path("backoffice/", own_site.urls)], {}, ["/backoffice/"]),
     ("W042", [path("back/", include([path("office/", own_site.urls)]))], {}, ["/back/office/"]),
@@ -146,6 +157,7 @@ NOT_RAISED: list[tuple[list[Entry], dict[str, Any]]] = [
     ([path(gettext_lazy("login/"), LOGIN)], {}),
     ([path("backoffice/", own_site.urls)], {"HEADER_SESSIONS_COOKIE_PATHS": ("/backoffice/",)}),
     ([path("oauth/", from_package("social_djangoes.views"))], {}),
+    ([path("token", from_package("allauth.idp.oidc.views"))], {}),
     ([path("oauth/", page)], {}),
 ]
 
@@ -173,7 +185,7 @@ def test_a_page_without_its_cookie_is_named_with_the_paths_that_mend_it(
     assert paths[0] in found[number].msg
     name, _, value = str(found[number].hint).partition(" = ")
     told = ast.literal_eval(value)
-    assert told[: len(before) + len(paths)] == (*before, *paths)
+    assert told == (*before, *paths)
     setattr(settings, name, told)
     assert raised() == {}
 

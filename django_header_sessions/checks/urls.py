@@ -100,10 +100,9 @@ class Page:
     @property
     def needs(self) -> str:
         """What kind of page it is that needs a cookie: the name of an app; empty for none."""
-        for view in self.views():
-            site = getattr(view, "admin_site", None) or getattr(view, "__self__", None)
-            if subclasses(type(site), ADMIN_SITE):
-                return "admin"
+        sites = (getattr(view, "admin_site", None) for view in self.views())
+        if any(subclasses(type(site), ADMIN_SITE) for site in sites):
+            return "admin"
         if self.is_of(f"{AUTH}.views"):
             return AUTH
         spaces = [include.resolver.namespace for include in self.includes]
@@ -117,7 +116,7 @@ class Page:
         """Where the first include is on the way to here that is all of one kind."""
         for each in self.includes:
             if each.is_of(kind) or each.resolver.app_name == kind == "admin":
-                return [place for place in each.places if place.whole and place.text != "/"]
+                return [place for place in each.places if place.text != "/"]
         return ()
 
 
@@ -244,10 +243,8 @@ def _within(package: str, module: str) -> bool:
 
 def _login_path() -> str:
     """The path of ``LOGIN_URL``; empty where it is none, of another site, or of nothing."""
-    if not settings.LOGIN_URL:
-        return ""
     try:
         url = urlsplit(resolve_url(settings.LOGIN_URL))
-    except Exception:  # a name that leads nowhere, or again the URLconf
+    except Exception:  # None, or a name that leads nowhere, or again the URLconf
         return ""
     return "" if url.netloc else "/" + url.path.removeprefix(get_script_prefix())
