@@ -127,7 +127,7 @@ DJANGO = "django.middleware."
 AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
 MESSAGES = "django.contrib.messages.middleware.MessageMiddleware"
 CSRF = f"{DJANGO}csrf.CsrfViewMiddleware"
-FILES = "django.core.cache.backends.filebased.FileBasedCache"
+DUMMY = "django.core.cache.backends.dummy.DummyCache"
 JSON = "django.contrib.sessions.serializers.JSONSerializer"
 STORAGES = "django.contrib.messages.storage"
 
@@ -346,7 +346,7 @@ NOT_RAISED: dict[str, list[dict[str, Any]]] = {
     ],
     "W035": [
         shared(cache(LOCMEM), {"BACKEND": LOCMEM, "LOCATION": "pages"}),
-        shared(cache(LOCMEM), {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}),
+        shared(cache(DUMMY), {"BACKEND": DUMMY}),
         shared(redis("redis://h/0"), {"BACKEND": DJANGO_REDIS, "LOCATION": "redis://h/1"}),
         {"SESSION_CACHE_ALIAS": "nowhere"},
     ],
@@ -453,12 +453,12 @@ def test_w003_plain_http_is_a_warning_of_check_deploy_alone(settings: Any) -> No
 @pytest.mark.parametrize(
     "backend", ["filebased.FileBasedCache", "db.DatabaseCache"], ids=["files", "database"]
 )
-def test_w023_whatever_cache_throws_out_entries_is_told_to_keep_more(
-    settings: Any, backend: str
-) -> None:
+def test_w023_and_w035_of_other_caches_of_djangos(settings: Any, backend: str) -> None:
     backend = f"django.core.cache.backends.{backend}"
     override(settings, cache(backend, LOCATION="/nowhere"))
     assert raised().keys() == {"W002", "W023"}
+    override(settings, shared({"CACHES": settings.CACHES}, settings.CACHES["default"]))
+    assert raised().keys() == {"W002", "W023", "W035"}
     override(settings, cache(backend, LOCATION="/nowhere", OPTIONS={"MAX_ENTRIES": 10_000}))
     assert raised().keys() == {"W002"}
 
