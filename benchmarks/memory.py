@@ -78,7 +78,7 @@ def measure(valkey: Valkey, kind: Kind, sessions: int) -> dict[str, Any]:
             fields = {"_auth_user_id": user} | FIELDS | kind.holds
             yield Draft(
                 "header",
-                {name: codec.encode(value) for name, value in fields.items()},
+                {name: codec.encode(name, value) for name, value in fields.items()},
                 user,
                 origin=Origin(ip, summary(kind.user_agent)),
             )

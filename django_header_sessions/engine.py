@@ -257,6 +257,14 @@ class SessionStore(SessionBase):
         self.accessed = True
         self.modified = True
 
+    def delete_test_cookie(self) -> None:
+        super().delete_test_cookie()
+
+    async def adelete_test_cookie(self) -> None:
+        await super().adelete_test_cookie()
+        # Django's own does not say so, up to 6.1 at least, and so the test cookie stays.
+        self.modified = True
+
     def increment(self, field: str, by: int = 1) -> int:
         """Raise a counter at once, in one round trip, and return its new value.
 
@@ -287,7 +295,7 @@ class SessionStore(SessionBase):
             raise TypeError(f"the field {name!r} is Django's own, and no counter")
         if self.session_key is None or fields.touched(name):
             # Assigned here and not stored yet: nobody else can have counted on it.
-            raw = self._codec.encode(fields[name]) if name in fields else None
+            raw = self._codec.encode(name, fields[name]) if name in fields else None
             total = added(name, raw, by)
             counter = {name: b"%d" % total}
             if self.session_key is None:
@@ -715,10 +723,9 @@ class SessionStore(SessionBase):
     # Rules.
 
     def _terms(self) -> Terms:
-        if self.transport == COOKIE:
-            return Terms(settings.SESSION_COOKIE_AGE * 1000, None)
-        absolute = conf.HEADER_SESSIONS_ABSOLUTE_TIMEOUT
-        idle = conf.HEADER_SESSIONS_IDLE_TIMEOUT
+        # Which Django lets a class that derives from this one say.
+        idle = self.get_session_cookie_age()
+        absolute = None if self.transport == COOKIE else conf.HEADER_SESSIONS_ABSOLUTE_TIMEOUT
         return Terms(idle * 1000, None if absolute is None else absolute * 1000)
 
     def _expiry(self) -> Expiry | None:

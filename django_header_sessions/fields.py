@@ -35,11 +35,12 @@ class Serializer(Protocol):
 
 
 class Codec:
-    """Turns one value into the bytes a store keeps, and back.
+    """Turns the value of one field into the bytes a store keeps, and back.
 
     With Django's own JSON serializer a ``str`` is kept as itself and an integer of up to 64 bits
     as its digits, which keeps a session small and lets Redis count. Any other serializer may
-    encrypt, so everything goes through it.
+    encrypt, so everything goes through it; and as Django promises it the dictionary of a session's
+    data, it is given one, of this field.
     """
 
     __slots__ = ("_serializer", "bare")
@@ -48,7 +49,7 @@ class Codec:
         self._serializer = serializer()
         self.bare = serializer is JSONSerializer
 
-    def encode(self, value: Any) -> bytes:
+    def encode(self, name: str, value: Any) -> bytes:
         """``value`` as a store keeps it; whatever the serializer raises for what it cannot do."""
         if self.bare:
             kind = type(value)
@@ -62,27 +63,29 @@ class Codec:
                     return bytes(raw)
             elif isinstance(value, int) and kind is not bool and int(value) in INT64:
                 return b"%d" % value
-        return TAG + self._serializer.dumps(value)
+            return TAG + self._serializer.dumps(value)
+        return TAG + self._serializer.dumps({name: value})
 
-    def decode(self, raw: bytes) -> Any:
+    def decode(self, name: str, raw: bytes) -> Any:
         """The value that ``encode`` was given. Raises ``ValueError`` or what the serializer does
-        where ``raw`` was written by another serializer."""
+        where ``raw`` was written by another serializer, ``KeyError`` where for another field."""
         if raw[:1] == TAG:
-            return self._serializer.loads(raw[1:])
+            loaded = self._serializer.loads(raw[1:])
+            return loaded if self.bare else loaded[name]
         if not self.bare:
             raise ValueError("not written with this serializer")
         return int(raw) if is_counter(raw) else raw.decode()
 
-    def differs(self, value: Any, raw: bytes) -> bool:
+    def differs(self, name: str, value: Any, raw: bytes) -> bool:
         """Whether ``value``, decoded from ``raw`` a while ago, was changed in place since."""
         if isinstance(value, _IMMUTABLE):
             return False
-        now = self.encode(value)
+        now = self.encode(name, value)
         if now == raw or self.bare:
             return now != raw
         # A serializer that encrypts writes the same value differently each time. Both are decoded,
         # as what was assigned need not equal what is read of it: a tuple is read as a list.
-        return bool(self.decode(raw) != self.decode(now))
+        return bool(self.decode(name, raw) != self.decode(name, now))
 
 
 def is_counter(raw: bytes) -> bool:
@@ -181,7 +184,7 @@ class Fields(MutableMapping[str, Any]):
 
     def _decode(self, name: str) -> Any:
         try:
-            return self._codec.decode(self._raw[name])
+            return self._codec.decode(name, self._raw[name])
         except Exception as error:  # whatever a project's own serializer raises
             raise SessionUnreadable(
                 f"The field {name!r} of session {self.session_id} cannot be read with "
@@ -263,7 +266,7 @@ class Fields(MutableMapping[str, Any]):
         if not names.keys().isdisjoint(AUTH_FIELDS):
             names.update(dict.fromkeys(AUTH_FIELDS))
         for name, value in self._values.items():
-            if name not in names and self._codec.differs(value, self._raw[name]):
+            if name not in names and self._codec.differs(name, value, self._raw[name]):
                 names[name] = None
         there = [name for name in names if name in self]
         return Changes(
@@ -274,7 +277,7 @@ class Fields(MutableMapping[str, Any]):
 
     def _encode(self, name: str) -> bytes:
         if name in self._values:
-            return self._codec.encode(self._values[name])
+            return self._codec.encode(name, self._values[name])
         return self._raw[name]
 
     def encoded(self) -> dict[str, bytes]:

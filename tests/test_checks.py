@@ -144,6 +144,7 @@ RAISED: dict[str, list[dict[str, Any]]] = {
     "E001": [
         {"SESSION_ENGINE": "django.contrib.sessions.backends.db"},
         {"SESSION_ENGINE": "django.contrib.sessions.backends.cache"},
+        {"SESSION_ENGINE": "nowhere"},
     ],
     "E002": [
         {"MIDDLEWARE": middleware((OURS, ""))},
@@ -272,6 +273,7 @@ RAISED: dict[str, list[dict[str, Any]]] = {
     "W036": [{"HEADER_SESSIONS_HEADER": name} for name in ("X-Sid", "Mcp-Session-Id")],
 }
 NOT_RAISED: dict[str, list[dict[str, Any]]] = {
+    "E001": [{"SESSION_ENGINE": "tests.django.engine"}],
     "E002": [{"MIDDLEWARE": middleware((OURS, f"{__name__}.OwnMiddleware"))}],
     "E003": [{"MIDDLEWARE": middleware((OURS, DJANGOS))}],
     "E004": [{"HEADER_SESSIONS_HEADER": name} for name in ("sid", "X-Sid-2")],

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning
 
 from ..conf import conf
-from .checker import MIDDLEWARE, check, has_header_paths, places
+from .checker import MIDDLEWARE, check, has_header_paths, places, subclasses
 
 ENGINE = "django_header_sessions.engine"
 DJANGOS = "django.contrib.sessions.middleware.SessionMiddleware"
@@ -22,7 +22,7 @@ NEED_SESSION = (
 
 @check(Tags.security)
 def check_wiring() -> Iterator[CheckMessage]:
-    if settings.SESSION_ENGINE != ENGINE:
+    if not subclasses(f"{settings.SESSION_ENGINE}.SessionStore", f"{ENGINE}.SessionStore"):
         yield Error(
             "SESSION_ENGINE is not django_header_sessions'.",
             hint=f"Set SESSION_ENGINE = {ENGINE!r}.",
