@@ -16,7 +16,9 @@ from django.http import HttpRequest, HttpResponse
 from django_header_sessions import registry
 from django_header_sessions.conf import conf
 from django_header_sessions.engine import SessionStore
-from tests.engine.face import Face, Half, Sessions
+from django_header_sessions.resolvers import Transport
+from django_header_sessions.stores.base import Draft, Expiry, Store, Terms
+from tests.engine.face import Face, Sessions
 
 from .conftest import Visitor
 
@@ -286,15 +288,13 @@ def test_clearsessions_is_there_whether_or_not_djangos_app_is_installed(settings
 
 @pytest.mark.parametrize("how", ["the command", "the class method"])
 async def test_expired_sessions_are_purged_and_others_stay(
-    store: Sessions, half: Half, how: str
+    store: Sessions, listing_store: Store, transport: Transport, how: str
 ) -> None:
     """DIFFERS: none is left to be purged in earnest: they expire by themselves, and what this
     clears is their entries in the list, which nobody is shown."""
     live = await store.saved(n=1)
-    session = store.new()
-    await session.set_expiry(timedelta(milliseconds=1))
-    await session.create()
-    gone = session.key
+    draft = Draft(transport, {}, None, Expiry("deadline", 1))
+    gone, _ = listing_store.create(draft, Terms(60_000, None))
     await asyncio.sleep(0.005)
     if how == "the command":
         call_command("clearsessions", stdout=StringIO())
