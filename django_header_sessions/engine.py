@@ -211,6 +211,9 @@ class SessionStore(SessionBase):
         """The fields, opened first where they were not yet. A session that is gone is an error
         here: there is something to do to it."""
         if not hasattr(self, "_session_cache"):
+            if self._unknown:
+                self._nothing()
+                return self._fields
             key = self.session_key
             there = yield from self._open()
             if key is not None and not there:
@@ -375,6 +378,8 @@ class SessionStore(SessionBase):
                 # Django sends a cookie that expired long ago; it needs a value, and no session.
                 self._session_key = keys.make()
             return
+        if self._unknown and not hasattr(self, "_session_cache"):
+            raise SessionEnded(f"Session {self.session_key.id} has ended.")
         fields = yield from self._loaded()
         if fields.touched(EXPIRY) and self._is_over():
             yield from self._end("expiry")
@@ -645,22 +650,28 @@ class SessionStore(SessionBase):
         Stores the contexts that were changed, then the session if it was modified, unless
         ``commit`` is False; then unlocks it, in the same round trip where something is stored.
         """
-        self._run(self._finish(commit, unlock))
-
-    async def afinish(self, *, commit: bool, unlock: bool = True) -> None:
-        await self._arun(self._finish(commit, unlock))
-
-    def _finish(self, commit: bool, unlock: bool) -> Steps[None]:
         try:
             if commit and self._contexts is not None:
-                yield from self._contexts.save_changed()
+                self._run(self._contexts.save_changed())
             if commit and self.modified and not self.is_empty():
                 self.last_commit = unlock
-                yield from self._save(must_create=False)
+                self.save()
         finally:
             self.last_commit = False
             if self._lock is not None and unlock:
-                yield from self._lock.give_back()
+                self._run(self._lock.give_back())
+
+    async def afinish(self, *, commit: bool, unlock: bool = True) -> None:
+        try:
+            if commit and self._contexts is not None:
+                await self._arun(self._contexts.save_changed())
+            if commit and self.modified and not self.is_empty():
+                self.last_commit = unlock
+                await self.asave()
+        finally:
+            self.last_commit = False
+            if self._lock is not None and unlock:
+                await self._arun(self._lock.give_back())
 
     # Contexts.
 
