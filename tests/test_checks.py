@@ -172,10 +172,10 @@ RAISED: dict[str, list[dict[str, Any]]] = {
     ],
     "E008": [
         {f"HEADER_SESSIONS_{name}": value}
-        for name in ("IDLE_TIMEOUT", *OPTIONAL)
+        for name in ("IDLE_TIMEOUT", "MAX_CONTEXTS", *OPTIONAL)
         for value in (0, -1, 1.5, "60", True)
     ]
-    + [{"HEADER_SESSIONS_IDLE_TIMEOUT": None}],
+    + [{"HEADER_SESSIONS_IDLE_TIMEOUT": None}, {"HEADER_SESSIONS_MAX_CONTEXTS": None}],
     "E009": [{"HEADER_SESSIONS_UNKNOWN": value} for value in ("ignore", None, True)],
     "E010": [{"HEADER_SESSIONS_UNKNOWN_STATUS": status} for status in (200, 302, 500, "401", None)],
     "E011": [
@@ -223,6 +223,17 @@ RAISED: dict[str, list[dict[str, Any]]] = {
         for path in ("nowhere.at_all", f"{__name__}.NoSerializer", f"{__name__}.Texts")
     ],
     "E032": [{"SESSION_SERIALIZER": f"{__name__}.{name}"} for name in ("Pickling", "OldPickling")],
+    "E036": [{"HEADER_SESSIONS_POLICY": value} for value in ("serialised", None, True)],
+    "E037": [
+        {f"HEADER_SESSIONS_LOCK_{name}": value}
+        for name in ("WAIT", "LEASE")
+        for value in (-1, "10", None, True)
+    ]
+    + [{"HEADER_SESSIONS_LOCK_LEASE": 0}],
+    "E038": [
+        {"HEADER_SESSIONS_CONTEXT_HEADER": name}
+        for name in ("", "X_Context", "X Context", 7, "X-Session-Key", "x-session-key")
+    ],
     "E033": [
         {f"HEADER_SESSIONS_{name}": value}
         for name in ("SECURE", "RECORD_ORIGIN")
@@ -308,6 +319,12 @@ NOT_RAISED: dict[str, list[dict[str, Any]]] = {
     "E031": [{"SESSION_SERIALIZER": f"{__name__}.{name}"} for name in ("Pickling", "Dotted")],
     "E032": [{"SESSION_SERIALIZER": f"{__name__}.{name}"} for name in ("Dotted", "Texts")]
     + [{"SESSION_SERIALIZER": JSON}],
+    "E036": [{"HEADER_SESSIONS_POLICY": value} for value in ("merge", "serialized", "readonly")],
+    "E037": [
+        {"HEADER_SESSIONS_LOCK_WAIT": 0},
+        {"HEADER_SESSIONS_LOCK_WAIT": 0.5, "HEADER_SESSIONS_LOCK_LEASE": 0.5},
+    ],
+    "E038": [{"HEADER_SESSIONS_CONTEXT_HEADER": name} for name in (None, "X-Session-Context")],
     "E033": [
         {f"HEADER_SESSIONS_{name}": value}
         for name in ("SECURE", "RECORD_ORIGIN")

@@ -49,13 +49,15 @@ def check_cors_for_scripts() -> Iterator[CheckMessage]:
     if not cors:
         return
     header = conf.HEADER_SESSIONS_HEADER
-    missing = _missing((header,), getattr(settings, "CORS_ALLOW_HEADERS", ()))
+    sent = [name for name in (header, conf.HEADER_SESSIONS_CONTEXT_HEADER) if name]
+    missing = _missing(sent, getattr(settings, "CORS_ALLOW_HEADERS", ()))
     if missing:
+        more = ", ".join(repr(name.lower()) for name in missing)
         yield Warning(
-            f"CORS does not allow the header {header}, so no script of another origin can send "
-            "its session key.",
+            f"CORS does not allow {' and '.join(missing)}, so no script of another origin can send "
+            "it.",
             hint="from corsheaders.defaults import default_headers; "
-            f"CORS_ALLOW_HEADERS = (*default_headers, {header.lower()!r})",
+            f"CORS_ALLOW_HEADERS = (*default_headers, {more})",
             id="header_sessions.W010",
         )
     exposed = getattr(settings, "CORS_EXPOSE_HEADERS", ())

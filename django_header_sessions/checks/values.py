@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import pickletools
+import re
 from collections.abc import Iterator
 
 from django.conf import settings
@@ -31,6 +32,7 @@ def check_values() -> Iterator[CheckMessage]:
         ("ALERT_COUNT", True),
         ("ALERT_BYTES", True),
         ("BUCKETS", True),
+        ("MAX_CONTEXTS", False),
     ):
         value = getattr(conf, f"HEADER_SESSIONS_{name}")
         if value is None and optional:
@@ -93,6 +95,38 @@ def check_fault_values() -> Iterator[CheckMessage]:
                 "true.",
                 id="header_sessions.E033",
             )
+
+
+@check(Tags.security)
+def check_policy_values() -> Iterator[CheckMessage]:
+    policy = conf.HEADER_SESSIONS_POLICY
+    if policy not in ("merge", "serialized", "readonly"):
+        yield Error(
+            f"HEADER_SESSIONS_POLICY {policy!r} is not known.",
+            hint='Set "merge", "serialized" or "readonly".',
+            id="header_sessions.E036",
+        )
+    for name, least in (("LOCK_WAIT", 0), ("LOCK_LEASE", 0.001)):
+        seconds = getattr(conf, f"HEADER_SESSIONS_{name}")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < least:
+            yield Error(
+                f"HEADER_SESSIONS_{name} {seconds!r} is not a number of seconds.",
+                hint="Set a number, such as " + ("10; or 0 not to wait." if least == 0 else "30."),
+                id="header_sessions.E037",
+            )
+    header = conf.HEADER_SESSIONS_CONTEXT_HEADER
+    if header is None:
+        return
+    own = conf.HEADER_SESSIONS_HEADER
+    same = isinstance(own, str) and str(header).lower() == own.lower()
+    if same or not isinstance(header, str) or not re.fullmatch(r"[A-Za-z0-9-]+", header):
+        yield Error(
+            f"HEADER_SESSIONS_CONTEXT_HEADER {header!r} is "
+            + ("the header of the session." if same else "not a header's name."),
+            hint="Use a name of its own, of letters, digits and hyphens, such as "
+            "'X-Session-Context'.",
+            id="header_sessions.E038",
+        )
 
 
 @check(Tags.security)

@@ -59,6 +59,15 @@ def test_w010_the_header_is_not_allowed(cors: Any) -> None:
     assert found() == {}
 
 
+def test_w010_knows_the_header_of_contexts(cors: Any) -> None:
+    cors.HEADER_SESSIONS_CONTEXT_HEADER = "X-Session-Context"
+    hints = found()
+    assert hints.keys() == {"W010"}
+    namespace: dict[str, Any] = {}
+    exec(hints["W010"], namespace)
+    assert namespace["CORS_ALLOW_HEADERS"] == (*default_headers, "x-session-context")
+
+
 def test_w010_follows_the_headers_name(cors: Any) -> None:
     cors.HEADER_SESSIONS_HEADER = "X-Other-Key"
     assert found().keys() == {"W010", "W011"}
