@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from corsheaders.defaults import default_headers
 from django.core.checks import run_checks
-from rest_framework.authentication import SessionAuthentication
 
 from django_header_sessions.rest_framework.authentication import HeaderSessionAuthentication
 
@@ -98,7 +97,6 @@ def test_w012_the_cors_middleware_stands_after_ours(cors: Any) -> None:
     ("classes", "told"),
     [
         ([DRFS, OURS], True),
-        ([SessionAuthentication, HeaderSessionAuthentication], True),
         ([DRFS, f"{__name__}.Subclass"], True),
         ([OURS, DRFS], False),
         ([OURS], False),
