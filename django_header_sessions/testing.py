@@ -88,7 +88,8 @@ class AsyncHeaderSessionClient(HeldKey, AsyncClient):
     async def request(self, **request: Any) -> Any:
         name = conf.HEADER_SESSIONS_HEADER.lower().encode()
         headers = request.setdefault("headers", [])
-        if all(each != name for each, _ in headers):
+        # Before 5.2.13 Django wrote them with underscores here.
+        if all(each.replace(b"_", b"-") != name for each, _ in headers):
             headers.append((name, (self.session_key or NEW).encode()))
         response = await super().request(**request)
         self._learn(response)
