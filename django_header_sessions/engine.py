@@ -99,7 +99,11 @@ class SessionStore(SessionBase):
         # What is not well formed cannot be a key of ours, so no store is asked for it.
         self.__session_key = keys.parse(value)
 
-    session_key = property(_get_session_key)
+    @property
+    def session_key(self) -> SessionKey | None:
+        """What the client sends, a password; its ``id`` is the session's public name."""
+        return self.__session_key
+
     _session_key = property(_get_session_key, _set_session_key)
 
     @property
@@ -402,7 +406,7 @@ class SessionStore(SessionBase):
             # The same user may sign in again; a new password hash alone is no sign-in.
             again = user is not None and not fields.cleared and fields.touched(USER_ID)
             signed = user != self._user or again
-        if signed and key == self._opened_key:
+        if signed and key and key == self._opened_key:
             # Whoever knew the key before must not be signed in by it.
             self._check_unsealed()
             rotate_to = keys.make(key.id)
@@ -439,7 +443,8 @@ class SessionStore(SessionBase):
         # In the order of their signing in, which is the same to all: of two at once, only the later
         # one ends the other.
         ids = [one.id for one in sorted(found, key=_by_sign_in) if one.transport == HEADER]
-        older = ids[: ids.index(self.session_key.id)] if self.session_key.id in ids else []
+        key = self.session_key
+        older = ids[: ids.index(key.id)] if key and key.id in ids else []
         too_many = older[: max(len(ids) - most, 0)]
         if too_many:
             ended = yield Verb("end_many", (too_many,))

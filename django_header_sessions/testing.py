@@ -8,7 +8,7 @@ for the header session.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib.auth import alogin, alogout, login, logout
@@ -17,6 +17,7 @@ from django.test import AsyncClient, Client
 
 from . import keys
 from .conf import conf
+from .engine import SessionStore
 from .problems import CONTENT_TYPE, URN
 from .resolvers import HEADER, NEW, meta_name
 
@@ -41,9 +42,10 @@ class HeldKey:
         ):
             self.session_key = None
 
-    def _open(self) -> Any:
+    def _open(self) -> SessionStore:
+        # The project's engine, which may be a subclass of ours.
         engine = import_module(settings.SESSION_ENGINE)
-        return engine.SessionStore(self.session_key, transport=HEADER)
+        return cast("SessionStore", engine.SessionStore(self.session_key, transport=HEADER))
 
 
 class HeaderSessionClient(HeldKey, Client):
@@ -59,7 +61,7 @@ class HeaderSessionClient(HeldKey, Client):
         return response
 
     @property
-    def session(self) -> Any:
+    def session(self) -> SessionStore:
         """The session as stored, made first where there is none. ``save()`` what you change."""
         session = self._open()
         if self.session_key is None:
@@ -95,7 +97,7 @@ class AsyncHeaderSessionClient(HeldKey, AsyncClient):
         self._learn(response)
         return response
 
-    async def asession(self) -> Any:
+    async def asession(self) -> SessionStore:
         session = self._open()
         if self.session_key is None:
             await session.acreate()

@@ -38,15 +38,16 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {*STORE_NEEDS, "context", "policies", "resolvers", "signals", "steps", "stores"},
     "decorators": {"conf", "policies"},
     "middleware": {*STORE_NEEDS, "policies", "problems", "reporting", "resolvers", "signals"},
+    "http": {"engine"},
     "registry": {"conf", "exceptions", "fields", "keys", "signals", "stores"},
     "monitor": {"exceptions", "keys", "registry"},
     "admin": {"conf", "exceptions", "models", "monitor", "registry"},
     "management": {"conf", "exceptions", "monitor", "registry"},
     "metrics": {"exceptions", "observer", "registry", "signals"},
     "rest_framework": {
-        *("conf", "exceptions", "keys", "problems", "registry", "resolvers", "testing")
+        *("conf", "engine", "exceptions", "keys", "problems", "registry", "resolvers", "testing")
     },
-    "testing": {"conf", "keys", "problems", "resolvers"},
+    "testing": {"conf", "engine", "keys", "problems", "resolvers"},
     "pytest_plugin": {"rest_framework", "testing"},
     "checks": {"conf"},
     "debug_toolbar": {"conf"},

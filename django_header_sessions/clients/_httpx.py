@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any
+from typing import Any, Protocol
 
 from django_header_sessions.clients import flow
 
@@ -13,6 +13,26 @@ EXPIRES_IN = flow.EXPIRES_IN.lower().encode("ascii")
 EXPIRES_IN_LENGTH = len(EXPIRES_IN)
 # Where a request keeps what it was sent with, for the hook that sees its response.
 SENT = "django_header_sessions"
+
+
+class Response(Protocol):
+    """What is asked of an answer of either library."""
+
+    status_code: int
+
+
+class Client(Protocol):
+    """What is asked of a synchronous client of either library."""
+
+    def get(self, url: str, *, auth: Any) -> Response: ...
+    def delete(self, url: str, *, auth: Any) -> Response: ...
+
+
+class AsyncClient(Protocol):
+    """What is asked of an async client of either library."""
+
+    async def get(self, url: str, *, auth: Any) -> Response: ...
+    async def delete(self, url: str, *, auth: Any) -> Response: ...
 
 
 class Hop:
@@ -285,19 +305,19 @@ class HttpxSession(flow.Flow):
         """`start()` of an async client; `call` may be a coroutine function."""
         await flow.adrive(self, self.starting(call))
 
-    def keep_alive(self, client: Any) -> float | None:
+    def keep_alive(self, client: Client) -> float | None:
         """Restart the idle timeout; answers `expires_in`, `None` when there is no session."""
         if self.key is not None:
             client.get(self.resource_url, auth=self)
         return self.expires_in
 
-    async def akeep_alive(self, client: Any) -> float | None:
+    async def akeep_alive(self, client: AsyncClient) -> float | None:
         """`keep_alive()` of an async client."""
         if self.key is not None:
             await client.get(self.resource_url, auth=self)
         return self.expires_in
 
-    def end(self, client: Any) -> None:
+    def end(self, client: Client) -> None:
         """End the session on the server and forget it; nothing when there is none.
 
         Raises `SessionError`, and keeps the key, when the server does not end it.
@@ -306,7 +326,7 @@ class HttpxSession(flow.Flow):
             with self.ending() as answered:
                 answered(client.delete(self.resource_url, auth=self).status_code)
 
-    async def aend(self, client: Any) -> None:
+    async def aend(self, client: AsyncClient) -> None:
         """`end()` of an async client."""
         if self.key is not None:
             with self.ending() as answered:

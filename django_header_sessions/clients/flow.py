@@ -68,7 +68,7 @@ _renewing: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar(
     "django_header_sessions_renewing", default=()
 )
 
-Renew = Callable[[], Any]
+Renew = Callable[[], object]
 Lead = concurrent.futures.Future[None]
 
 
