@@ -21,8 +21,7 @@ from django_header_sessions.middleware import PROBLEMS
 from django_header_sessions.problems import MALFORMED, UNKNOWN
 
 from .processes import ROOT
-
-README = (ROOT / "README.md").read_text("utf-8")
+from .readme import README, snippets, wire
 
 
 def table_of(heading: str) -> list[list[str]]:
@@ -33,10 +32,6 @@ def table_of(heading: str) -> list[list[str]]:
         if line.startswith("|")
     ]
     return rows[2:]
-
-
-def snippets(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_settings_are_the_settings(settings: Any) -> None:
@@ -92,6 +87,15 @@ def test_the_views_that_share_a_session_run() -> None:
     assert ask("draft", draft="two", line="a rug") == {"lines": ["a rug"]}
 
 
+def test_the_typed_view_runs() -> None:
+    (snippet,) = [each for each in snippets("python") if "import HttpRequest" in each]
+    view: dict[str, Any] = {}
+    exec(snippet, view)
+    request = RequestFactory().get("/")
+    request.session = engine.SessionStore(transport="header")
+    assert view["visit"](request).content == b"visit 1"
+
+
 def test_a_fresh_project_wired_by_the_diff_passes_its_checks(tmp_path: Path) -> None:
     def django(*args: str) -> str:
         command = [sys.executable, "-W", "error", "-m", "django", *args]
@@ -107,15 +111,7 @@ def test_a_fresh_project_wired_by_the_diff_passes_its_checks(tmp_path: Path) -> 
     subprocess.run(
         [sys.executable, "-m", "django", "startproject", "site1", str(tmp_path)], check=True
     )
-    path = tmp_path / "site1" / "settings.py"
-    settings = path.read_text().replace("'", '"')
-    diff = snippets("diff")[0].splitlines()
-    removed = next(line[1:].strip() for line in diff if line.startswith("-"))
-    assert removed in settings
-    added = [line[1:] for line in diff if line.startswith("+")]
-    settings = settings.replace("INSTALLED_APPS = [", f"INSTALLED_APPS = [\n{added[0]}")
-    settings = settings.replace(f"    {removed}", added[1])
-    path.write_text("\n".join([settings, *added[2:]]))
+    wire(tmp_path / "site1" / "settings.py")
 
     assert "no issues" in django("check", "--fail-level", "DEBUG")
     assert "No changes detected" in django("makemigrations", "--check")
