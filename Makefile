@@ -41,10 +41,12 @@ lint: $(VENV)/lint  ## ruff, mypy, migrations, what may import what
 		makemigrations --check --dry-run
 	$(BIN)/python -m pytest -q tests/test_imports.py
 
-bench: $(VENV)/bench  ## machinery, memory, operations and DRF, some minutes each
+bench: $(VENV)/bench  ## import time, machinery, memory, operations, policies and DRF: some minutes each
+	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/machinery.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/operations.py
+	$(BIN)/python benchmarks/policies.py
 	$(BIN)/python benchmarks/rest_framework.py
 
 bench-client: $(VENV)/test  ## what pooling and a session save a client, with a plot
