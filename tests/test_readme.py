@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,19 @@ def test_a_fresh_project_wired_by_the_diff_passes_its_checks(tmp_path: Path) -> 
 
     assert "no issues" in django("check", "--fail-level", "DEBUG")
     assert "No changes detected" in django("makemigrations", "--check")
+
+
+def test_what_is_supported_is_what_is_declared_and_run() -> None:
+    support = README.split("\n## Support\n", 1)[1]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    classifiers = "\n".join(project["classifiers"])
+    pythons = re.findall(r"Python :: (3\.\d+)$", classifiers, re.MULTILINE)
+    djangos = re.findall(r"Django :: (\d\.\d)$", classifiers, re.MULTILINE)
+    assert f"Python {pythons[0]} to {pythons[-1]}," in support
+    assert f"Django {djangos[0]} LTS, {', '.join(djangos[1:-1])} and {djangos[-1]}," in support
+    bounds = dict(
+        each.split(">=") for some in project["optional-dependencies"].values() for each in some
+    )
+    assert f"DRF {bounds['djangorestframework']} or later" in support
+    assert f"redis-py {bounds['redis']} or later" in support
+    assert f"django-redis {bounds['django-redis'].split('.')[0]} " in support
