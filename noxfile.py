@@ -44,7 +44,6 @@ SMOKE = (
     "tests/stores/test_locmem.py",
     "tests/stores/test_redis.py::TestRedis",
     "tests/test_checks.py",
-    "tests/test_commands.py",
     "tests/test_middleware.py",
     "tests/test_models.py",
 )
