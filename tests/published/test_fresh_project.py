@@ -22,7 +22,7 @@ from .conftest import Published
 
 ENV = {
     "DJANGO_SETTINGS_MODULE": "site1.settings",
-    "PYTHONPATH": "",
+    "PYTHONPATH": "",  # which may lead to the checkout
     "PYTHONWARNINGS": "error",
     # Each process after the first would compile Django again.
     "PYTHONDONTWRITEBYTECODE": "",
@@ -39,8 +39,8 @@ def environment(published: Published, tmp_path_factory: pytest.TempPathFactory) 
     venv.create(folder)
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
     wanted = f"{published.wheel}[redis,rest-framework]"
-    subprocess.run([*pip, "install", "--quiet", "--no-compile", wanted], check=True)
-    subprocess.run([*pip, "check"], check=True)
+    for command in (["install", "--quiet", "--no-compile", wanted], ["check"]):
+        subprocess.run([*pip, *command], env=os.environ | {"PYTHONPATH": ""}, check=True)
     return folder / "bin"
 
 
