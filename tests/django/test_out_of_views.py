@@ -32,6 +32,7 @@ async def test_data_is_manipulated_outside_of_a_view(project: Any, half: Half) -
     await face.create()
     key = face.session.session_key
 
+    assert key is not None
     assert len(key) == 40
     again = Face(session_store(session_key=key), half)
     assert await again.get("last_login") == 1376587691
