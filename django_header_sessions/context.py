@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from . import keys
 from .conf import conf
-from .exceptions import ContextNameInvalid, ContextUnknown, SessionError
+from .exceptions import ContextNameInvalid, ContextUnknown
 from .fields import Changes, Fields, field_name
 from .steps import Steps, Verb
-from .stores.base import ContextCommit, LiveContext
+from .stores.base import ContextChange, LiveContext
 
 if TYPE_CHECKING:
     from .engine import SessionStore
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 HANDLE = "~"
 """Begins the names that are made here; no name that others give does."""
 
-_well_formed = re.compile(r"[!-~]{1,64}", re.ASCII).fullmatch
+# No comma: it is what servers put between two headers of the same name.
+_well_formed = re.compile(r"[!-+\--~]{1,64}", re.ASCII).fullmatch
 
 
 def make_handle() -> str:
@@ -32,7 +33,7 @@ def check_name(name: object) -> str:
     """``name``, if a context can have it; raises ``ContextNameInvalid``."""
     if not isinstance(name, str) or not _well_formed(name):
         raise ContextNameInvalid(
-            "The name of a context is 1 to 64 visible ASCII characters, without spaces."
+            "The name of a context is 1 to 64 visible ASCII characters, without spaces and commas."
         )
     return name
 
@@ -45,42 +46,28 @@ class Context(MutableMapping[str, Any]):
     session that ``promote`` writes to, and is refused with ``ValueError``.
     """
 
-    def __init__(
-        self,
-        session: SessionStore,
-        contexts: Contexts,
-        name: str,
-        fields: Fields,
-        idle: int,
-        *,
-        new: bool,
-    ) -> None:
+    def __init__(self, contexts: Contexts, name: str, fields: Fields, idle: int | None) -> None:
         self.name = name
-        self.fields = fields
-        self.idle = idle
-        """Milliseconds without a use after which it is over; of one that is stored the store
-        knows."""
-        self.new = new
-        """Whether it is to be made when it is stored."""
-        self._session = session
+        self._fields = fields
+        self._idle = idle  # of one that is made when it is stored; None: it is there
         self._contexts = contexts
 
     def __getitem__(self, name: object) -> Any:
-        return self.fields[name]
+        return self._fields[name]
 
     def __setitem__(self, name: object, value: Any) -> None:
         if field_name(name).startswith("_"):
             raise ValueError(f"the field {name!r} would be Django's own")
-        self.fields[name] = value
+        self._fields[name] = value
 
     def __delitem__(self, name: object) -> None:
-        del self.fields[name]
+        del self._fields[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.fields)
+        return iter(self._fields)
 
     def __len__(self) -> int:
-        return len(self.fields)
+        return len(self._fields)
 
     def __repr__(self) -> str:
         return f"<context {self.name}: {', '.join(self)}>"
@@ -88,25 +75,36 @@ class Context(MutableMapping[str, Any]):
     def save(self) -> None:
         """Send what was changed. Raises as the session's ``save``; ``ContextUnknown`` where it was
         ended meanwhile, ``TooManyContexts`` where it is new and one too many."""
-        self._session._run(self._contexts.save(self))
+        self._contexts.run(self._contexts.save(self))
 
     async def asave(self) -> None:
-        await self._session._arun(self._contexts.save(self))
+        await self._contexts.arun(self._contexts.save(self))
 
     def promote(self) -> None:
         """Make its fields the session's own, in one commit, and end it. Those of the session that
         have the same names are replaced."""
-        self._session._run(self._contexts.promote(self))
+        self._contexts.run(self._contexts.promote(self))
 
     async def apromote(self) -> None:
-        await self._session._arun(self._contexts.promote(self))
+        await self._contexts.arun(self._contexts.promote(self))
 
     def end(self) -> bool:
         """End it alone; False where there was none in the store."""
-        return self._session._run(self._contexts.end(self.name))
+        return self._contexts.run(self._contexts.end(self.name))
 
     async def aend(self) -> bool:
-        return await self._session._arun(self._contexts.end(self.name))
+        return await self._contexts.arun(self._contexts.end(self.name))
+
+    def change(self, *, promote: bool) -> ContextChange:
+        """What a commit does to it."""
+        changes = self._fields.changes()
+        self._fields.check_size(changes, conf.HEADER_SESSIONS_MAX_BYTES)
+        return ContextChange(self.name, changes, self._idle, promote)
+
+    def committed(self, change: ContextChange) -> None:
+        """The store has made this change."""
+        self._fields.committed(change.changes)
+        self._idle = None
 
     def __enter__(self) -> Self:
         return self
@@ -137,17 +135,41 @@ class Contexts:
     """Those contexts of a session that one request uses."""
 
     def __init__(self, session: SessionStore, own_name: str | None) -> None:
+        self.run, self.arun = session._run, session._arun
         self._session = session
         self._own_name = own_name
         self._used: dict[str, Context] = {}
 
     def set_read_only(self, value: bool) -> None:
         for context in self._used.values():
-            context.fields.read_only = value
+            context._fields.read_only = value
 
-    def forget(self) -> None:
-        """The session has ended, and its contexts with it."""
-        self._used.clear()
+    def forget_unchanged(self) -> None:
+        """Have those opened anew that were only read."""
+        for name, context in list(self._used.items()):
+            if not context._fields.changes():
+                del self._used[name]
+
+    def copies(self) -> dict[str, Fields]:
+        """Their fields by now, for ``undo``."""
+        return {name: context._fields.copy() for name, context in self._used.items()}
+
+    def undo(self, before: dict[str, Fields]) -> None:
+        """Forget what was changed since, but for what was stored already."""
+        for name, context in list(self._used.items()):
+            if name in before:
+                context._fields = context._fields.undone(before[name])
+            else:
+                del self._used[name]
+
+    @property
+    def changed(self) -> list[Context]:
+        """Those that have something to store. One that was only looked for is not made."""
+        return [
+            context
+            for context in self._used.values()
+            if not context._fields.read_only and context._fields.changes()
+        ]
 
     def open(self, name: str | None, idle_timeout: float | None) -> Steps[Context]:
         if name is None:
@@ -158,8 +180,11 @@ class Contexts:
         if known is not None:
             return known
         raw: dict[str, bytes] | None = None
+        session.accessed = True
+        session._face_the_unknown()
         if session.session_key is not None:
-            raw = yield self._ask("open_context", name)
+            asked = (session.session_key, session.transport, session._terms(), name)
+            raw = yield Verb("open_context", asked)
         if raw is None and name.startswith(HANDLE):
             raise ContextUnknown("There is no such context in this session.")
         return self._made(name, raw, idle_timeout)
@@ -169,66 +194,48 @@ class Contexts:
         context = self._made(make_handle(), None, idle_timeout)
         try:
             yield from self.save(context)
-        except SessionError:
-            del self._used[context.name]
+        except BaseException:
+            self._used.pop(context.name, None)
             raise
         return context.name
 
     def save(self, context: Context) -> Steps[None]:
-        changes, session = context.fields.changes(), self._session
-        if not changes and not context.new:
-            return
-        session._check_writable()
-        if session.session_key is None:
-            yield from session._create()
-        context.fields.check_size(changes, conf.HEADER_SESSIONS_MAX_BYTES)
-        commit = ContextCommit(
-            changes, context.new, context.idle, conf.HEADER_SESSIONS_MAX_CONTEXTS, session._ticket
-        )
-        yield self._ask("commit_context", context.name, commit)
-        context.fields.committed(changes)
-        context.new = False
-
-    def save_changed(self) -> Steps[None]:
-        for context in list(self._used.values()):
-            # One that was only looked for is not made.
-            if not context.fields.read_only and context.fields.changes():
-                yield from self.save(context)
+        """Store one of them, and nothing else of the session."""
+        if context._fields.changes() or context._idle is not None:
+            self._session._check_writable()
+            yield from self._session._save_contexts([context])
 
     def promote(self, context: Context) -> Steps[None]:
         session = self._session
         fields = yield from session._loaded()
-        fields.check_size(Changes(set=context.fields.encoded()), conf.HEADER_SESSIONS_MAX_BYTES)
-        if context.new:
-            # Nobody else knows of it, so there is nothing to merge that is not here.
-            for name, value in context.items():
-                session[name] = value
-            yield from session._save(must_create=False)
-        else:
-            session._check_writable()
-            changes = context.fields.changes()
-            fields.merged((yield self._ask("promote", context.name, changes, session._ticket)))
+        session._check_writable()
+        merged = Changes(set=context._fields.encoded())
+        fields.check_size(merged, conf.HEADER_SESSIONS_MAX_BYTES)
+        yield from session._save_contexts([context], promote=True)
         self._used.pop(context.name, None)
 
     def stored(self) -> Steps[list[LiveContext]]:
+        yield from self._session._loaded()
         key = self._session.session_key
         return [] if key is None else (yield Verb("contexts", (key.id,)))
 
     def end(self, name: str) -> Steps[bool]:
         self._session._check_writable()
         self._used.pop(check_name(name), None)
+        # Whoever knows no more than the id of a session is not to end anything of it.
+        yield from self._session._loaded()
         key = self._session.session_key
         return key is not None and (yield Verb("end_context", (key.id, name)))
 
     def _made(self, name: str, raw: dict[str, bytes] | None, idle_timeout: float | None) -> Context:
         session = self._session
-        idle = session._terms().idle if idle_timeout is None else int(idle_timeout * 1000)
+        if idle_timeout is not None and idle_timeout <= 0:
+            raise ValueError(f"idle_timeout is a positive number of seconds, not {idle_timeout!r}")
+        idle = None
+        if raw is None:
+            idle = session._idle_ms() if idle_timeout is None else int(idle_timeout * 1000)
         key = session.session_key
         fields = Fields(session._codec, raw, session_id=key.id if key else "")
         fields.read_only = session.read_only
-        context = self._used[name] = Context(session, self, name, fields, idle, new=raw is None)
+        context = self._used[name] = Context(self, name, fields, idle)
         return context
-
-    def _ask(self, verb: str, *args: Any) -> Verb:
-        session = self._session
-        return Verb(verb, (session.session_key, session.transport, session._terms(), *args))

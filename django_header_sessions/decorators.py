@@ -7,7 +7,6 @@ innermost decides; where none does, ``HEADER_SESSIONS_POLICY``.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from inspect import isawaitable
@@ -18,8 +17,9 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_cache_control, patch_vary_headers
 
-from .conf import conf
-from .policies import MARK, Policy, serialized_views
+from .policies import MARK, Policy, checked, serialized_views, session_of
+from .resolvers import told_apart_by
+from .steps import in_event_loop
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -60,8 +60,8 @@ def serialized_session(
     settings.
     """
     for name, seconds in (("wait", wait), ("lease", lease)):
-        if seconds is not None and (seconds < 0 or (name == "lease" and seconds == 0)):
-            raise ValueError(f"{name} is a number of seconds, not {seconds!r}")
+        if seconds is not None:
+            checked(name, seconds)
     policy = Policy("serialized", wait, lease)
     if view is not None:
         return _under(policy, view)
@@ -69,13 +69,16 @@ def serialized_session(
 
 
 def _under(policy: Policy, view: View) -> View:
+    if hasattr(view, MARK):
+        return view  # which says itself what it needs
+
     async def arun(request: Any, *args: Any, **kwargs: Any) -> Any:
         await policy.abegin(request)
         answer = view(request, *args, **kwargs)
         return await answer if isawaitable(answer) else answer
 
     def run(request: Any, *args: Any, **kwargs: Any) -> Any:
-        if _in_event_loop():
+        if in_event_loop() and not session_of(request)._sync:
             # The dispatch of an async view is itself no coroutine function, but it is awaited.
             return arun(request, *args, **kwargs)
         policy.begin(request)
@@ -86,14 +89,6 @@ def _under(policy: Policy, view: View) -> View:
     if policy.name == "serialized":
         serialized_views.add(wrapped.__name__)
     return wrapped  # type: ignore[no-any-return]
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def vary_on_session(view: View) -> View:
@@ -133,7 +128,7 @@ def _told(response: HttpResponseBase, request: HttpRequest, came_without: bool) 
     start a session, too, and ``cache_page`` waits for it as well."""
 
     def tell(response: HttpResponseBase) -> None:
-        patch_vary_headers(response, (conf.HEADER_SESSIONS_HEADER, "Cookie"))
+        patch_vary_headers(response, (*told_apart_by(), "Cookie"))
         if came_without and request.session.modified:
             patch_cache_control(response, private=True)
 

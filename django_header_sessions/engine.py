@@ -7,13 +7,14 @@ at the ``await``; so ``save`` and ``asave`` cannot drift apart.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
+from django.core.exceptions import SynchronousOnlyOperation
 from django.utils import timezone
 
 from . import keys
@@ -33,14 +34,24 @@ from .origin import Origin
 from .policies import Lock, Policy, ReadOnly, Serialized
 from .resolvers import COOKIE, HEADER, Transport
 from .signals import session_created, session_ended
-from .steps import Send, Sleep, Steps, Verb
+from .steps import Send, Steps, Verb, in_event_loop
 from .stores import get_store
-from .stores.base import Commit, Draft, Expiry, LiveContext, LiveSession, Opened, Terms
+from .stores.base import Commit, Committed, Draft, Expiry, LiveContext, LiveSession, Opened, Terms
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 LONGEST = 100 * 365 * 86400
 """Seconds that ``set_expiry`` may ask for; what is beyond is cut to it."""
+
+
+class Noted(NamedTuple):
+    """What a session was when a block began that may fail."""
+
+    key: SessionKey | None
+    modified: bool
+    fields: Fields | None
+    contexts: dict[str, Fields]
 
 
 class SessionStore(SessionBase):
@@ -58,6 +69,8 @@ class SessionStore(SessionBase):
     # Most sessions need neither, and each would keep its session from being freed at once.
     _lock: Lock | None = None
     _contexts: Contexts | None = None
+    _block: Serialized | None = None
+    """The innermost ``serialized()`` that has begun."""
 
     def __init__(
         self,
@@ -122,7 +135,8 @@ class SessionStore(SessionBase):
 
     def open(self, policy: Policy | None = None) -> bool:
         """Open the session whose key was presented; False where there is none. With a ``policy``
-        that serialises it is locked before, in the same round trip.
+        that serialises it is locked in the same round trip, if nobody else has it; where somebody
+        has, ``lock`` has a place in the queue from here on.
 
         A cookie that opens nothing is kept until somebody looks into the session, as in Django: an
         answer to a browser that has signed in meanwhile must not have it forget its cookie.
@@ -134,11 +148,7 @@ class SessionStore(SessionBase):
         return self._run(self._open_early(policy))
 
     async def aopen(self, policy: Policy | None = None) -> bool:
-        try:
-            return await self._arun(self._open_early(policy))
-        except asyncio.CancelledError:
-            await self.aunlock()
-            raise
+        return await self._arun(self._open_early(policy))
 
     def _open_early(self, policy: Policy | None) -> Steps[bool]:
         opened = yield from self._looked_up(policy)
@@ -185,7 +195,7 @@ class SessionStore(SessionBase):
         opened: Opened | None
         try:
             if policy is not None:
-                opened = yield from self._own_lock().take(policy.wait, policy.lease)
+                opened = yield from self._own_lock().open(policy.lease)
             else:
                 opened = yield Verb("open", (key, self.transport, self._terms()))
         except SessionSuperseded:
@@ -214,10 +224,8 @@ class SessionStore(SessionBase):
     def _loaded(self) -> Steps[Fields]:
         """The fields, opened first where they were not yet. A session that is gone is an error
         here: there is something to do to it."""
+        self._face_the_unknown()
         if not hasattr(self, "_session_cache"):
-            if self._unknown:
-                self._nothing()
-                return self._fields
             key = self.session_key
             there = yield from self._open()
             if key is not None and not there:
@@ -238,14 +246,18 @@ class SessionStore(SessionBase):
 
     def _unopened(self, no_load: bool) -> bool:
         """Whether the store is to be asked, now that somebody looks into the session."""
+        self._face_the_unknown()
         if hasattr(self, "_session_cache"):
             return False
-        if self._unknown:
-            self._session_key = None
         if self.session_key is not None and not no_load:
             return True
         self._fields = Fields(self._codec)
         return False
+
+    def _face_the_unknown(self) -> None:
+        """Somebody looks into the session: where its cookie opens nothing, there is none."""
+        if self._unknown and not hasattr(self, "_session_cache"):
+            self._nothing()
 
     _session = property(_get_session)
 
@@ -312,7 +324,7 @@ class SessionStore(SessionBase):
             else:
                 yield from self._commit(Changes(set=counter))
         else:
-            total = int((yield from self._commit(Changes(add=(name, by)))).total)
+            total = (yield from self._commit(Changes(add=(name, by)))).total or 0
         # Now that it is stored: one that failed must not be stored by a later save.
         self._fields.counted(name, total)
         return total
@@ -378,6 +390,7 @@ class SessionStore(SessionBase):
         if must_create or self.session_key is None:
             if not self._is_over():
                 yield from self._create()
+                yield from self._save_contexts(self._changed_contexts)
             elif self.transport == COOKIE:
                 # Django sends a cookie that expired long ago; it needs a value, and no session.
                 self._session_key = keys.make()
@@ -391,10 +404,20 @@ class SessionStore(SessionBase):
         # What was changed in place where it was only to be read is not sent. A cookie session that
         # is saved at every request still gets its age anew.
         changes = Changes() if self._read_only else fields.changes()
-        if changes or self.transport == COOKIE:
-            yield from self._commit(changes)
+        contexts = self._changed_contexts
+        if changes or contexts or self.transport == COOKIE:
+            yield from self._commit(changes, contexts)
 
-    def _commit(self, changes: Changes) -> Steps[Any]:
+    def _save_contexts(self, contexts: Sequence[Context], *, promote: bool = False) -> Steps[None]:
+        """Store contexts, and nothing else of the session, which is made where there is none."""
+        if not contexts:
+            return
+        self._face_the_unknown()
+        if self.session_key is None:
+            yield from self._create()
+        yield from self._send(Commit(), contexts, promote=promote)
+
+    def _commit(self, changes: Changes, contexts: Sequence[Context] = ()) -> Steps[Committed]:
         key, fields = self.session_key, self._fields
         fields.check_size(changes, conf.HEADER_SESSIONS_MAX_BYTES)
         if changes.clear and self._expires_in is None:
@@ -411,26 +434,39 @@ class SessionStore(SessionBase):
             self._check_unsealed()
             rotate_to = keys.make(key.id)
         moves = _touches(changes, EXPIRY) or (self.transport == COOKIE and not self._has_deadline())
-        commit = Commit(
-            changes,
-            signed,
-            user,
-            self._expiry() if moves else None,
-            rotate_to,
-            ticket=self._ticket,
-            unlock=self.last_commit and self._ticket != "",
-        )
-        committed = yield Verb("commit", (key, self.transport, self._terms(), commit))
-        if self._lock is not None and commit.unlock:
-            self._lock.given_back()
-        if rotate_to is not None:
-            self._session_key = rotate_to
-        if committed.expires_in is not None:
-            self._expires_in = committed.expires_in
+        commit = Commit(changes, signed, user, self._expiry() if moves else None, rotate_to)
+        committed = yield from self._send(commit, contexts)
         if changes.add is None:
             fields.committed(changes)
         if signed:
             yield from self._signed(user)
+        return committed
+
+    def _send(
+        self, commit: Commit, contexts: Sequence[Context] = (), *, promote: bool = False
+    ) -> Steps[Committed]:
+        """Have the store make one commit, of what contexts there are too, and give back the lock if
+        it is the last one."""
+        ticket = self._ticket
+        commit = replace(
+            commit,
+            ticket=ticket,
+            unlock=self.last_commit and ticket != "",
+            contexts=[context.change(promote=promote) for context in contexts],
+            most=conf.HEADER_SESSIONS_MAX_CONTEXTS,
+        )
+        asked = (self.session_key, self.transport, self._terms(), commit)
+        committed: Committed = yield Verb("commit", asked)
+        if self._lock is not None and commit.unlock:
+            self._lock.given_back()
+        if commit.rotate_to is not None:
+            self._session_key = commit.rotate_to
+        if committed.expires_in is not None:
+            self._expires_in = committed.expires_in
+        for context, change in zip(contexts, commit.contexts, strict=True):
+            context.committed(change)
+        if committed.promoted and hasattr(self, "_session_cache"):
+            self._fields.merged(committed.promoted)
         return committed
 
     def _signed(self, user: str | None) -> Steps[None]:
@@ -470,10 +506,7 @@ class SessionStore(SessionBase):
             yield from self._create()
             return
         self._check_unsealed()
-        new = keys.make(key.id)
-        commit = Commit(rotate_to=new, user=self._user, ticket=self._ticket)
-        yield Verb("commit", (key, self.transport, self._terms(), commit))
-        self._session_key = new
+        yield from self._send(Commit(rotate_to=keys.make(key.id), user=self._user))
         # So that Django's middleware sends the new cookie.
         self.modified = True
 
@@ -514,8 +547,7 @@ class SessionStore(SessionBase):
         self._check_unsealed()
         if self.session_key is not None:
             yield from self._end_by_id(self.session_key.id, reason)
-        if self._contexts is not None:
-            self._contexts.forget()
+        self._contexts = None
         self._expires_in = self._user = self.live = self._opened_key = None
         if self.transport == HEADER:
             self._session_key = None
@@ -584,13 +616,17 @@ class SessionStore(SessionBase):
     @property
     def modified(self) -> bool:
         """Whether there is something to store at the end of the request, as in Django."""
-        return self._modified
+        return self._modified or bool(self._changed_contexts)
 
     @modified.setter
     def modified(self, value: bool) -> None:
-        if value:
+        if value and not self._modified:
             self._check_writable()
         self._modified = value
+
+    def is_empty(self) -> bool:
+        """Whether there is neither a session nor anything to store in one."""
+        return super().is_empty() and not self._changed_contexts
 
     def _check_writable(self) -> None:
         if self._read_only:
@@ -605,17 +641,21 @@ class SessionStore(SessionBase):
         """Wait until nobody else has the session locked, lock it, and open it as it is then.
 
         What was assigned before stays; what was only read is read anew. Locked already, and where
-        there is no session yet that others could know, this does nothing.
+        there is no session yet that others could know, this does nothing. The threads and tasks of
+        one request share the lock.
         """
+        self._check_may_wait()
         self._run(self._locked(wait, lease))
 
     async def alock(self, wait: float | None = None, lease: float | None = None) -> None:
-        try:
-            await self._arun(self._locked(wait, lease))
-        except asyncio.CancelledError:
-            # So that those behind need not wait until it is noticed.
-            await self.aunlock()
-            raise
+        await self._arun(self._locked(wait, lease))
+
+    def _check_may_wait(self) -> None:
+        if not self._sync and in_event_loop():
+            raise SynchronousOnlyOperation(
+                "To wait for the session here would hold up all requests of this event loop. Use "
+                '"async with session.serialized()", or await session.alock().'
+            )
 
     def unlock(self) -> None:
         """Let others have the session; nothing is stored. Nothing to do where it is not locked."""
@@ -636,47 +676,78 @@ class SessionStore(SessionBase):
         return "" if self._lock is None else self._lock.ticket
 
     def _locked(self, wait: float | None, lease: float | None) -> Steps[None]:
+        self._face_the_unknown()
         key = self.session_key
         if key is None or self.locked:
             return
-        opened = yield from self._own_lock().take(wait, lease)
+        lock = self._own_lock()
+        opened = yield from lock.take(wait, lease)
         if opened is None:
             raise self._learn(SessionEnded(f"Session {key.id} has ended."))
         self._know(opened)
-        if hasattr(self, "_session_cache"):
-            self._fields = self._fields.rebased(opened.fields)
-        else:
+        if not hasattr(self, "_session_cache"):
             self._opened_key = key
             self._fields = Fields(self._codec, opened.fields, session_id=key.id)
+            return
+        try:
+            self._fields = self._fields.rebased(opened.fields)
+        except BaseException:
+            # Something was assigned that cannot be stored.
+            yield from lock.give_back()
+            raise
+        if self._contexts is not None:
+            self._contexts.forget_unchanged()
+
+    def _noted(self) -> Noted:
+        """What there is by now, for ``_undo``."""
+        fields = self._fields.copy() if hasattr(self, "_session_cache") else None
+        contexts = {} if self._contexts is None else self._contexts.copies()
+        return Noted(self.session_key, self._modified, fields, contexts)
+
+    def _undo(self, noted: Noted) -> None:
+        """Forget what was changed since, but for what was stored already."""
+        if hasattr(self, "_session_cache"):
+            if self.session_key is not None:
+                self._fields = self._fields.undone(noted.fields)
+            elif noted.key is None and noted.fields is not None:
+                self._fields = noted.fields
+            else:
+                self._fields = Fields(self._codec)
+        if self._contexts is not None:
+            self._contexts.undo(noted.contexts)
+        # A browser has to be told of another key, whatever else there was.
+        self._modified = noted.modified or self.session_key != noted.key
 
     def finish(self, *, commit: bool, unlock: bool = True) -> None:
         """What is done at the end of a request or of a block that has the session to itself.
 
-        Stores the contexts that were changed, then the session if it was modified, unless
+        Stores the session if it was modified, and the contexts that were changed, unless
         ``commit`` is False; then unlocks it, in the same round trip where something is stored.
         """
         try:
-            if commit and self._contexts is not None:
-                self._run(self._contexts.save_changed())
             if commit and self.modified and not self.is_empty():
                 self.last_commit = unlock
-                self.save()
+                if self._modified:
+                    self.save()
+                else:
+                    self._run(self._save_contexts(self._changed_contexts))
         finally:
             self.last_commit = False
-            if self._lock is not None and unlock:
-                self._run(self._lock.give_back())
+            if unlock:
+                self.unlock()
 
     async def afinish(self, *, commit: bool, unlock: bool = True) -> None:
         try:
-            if commit and self._contexts is not None:
-                await self._arun(self._contexts.save_changed())
             if commit and self.modified and not self.is_empty():
                 self.last_commit = unlock
-                await self.asave()
+                if self._modified:
+                    await self.asave()
+                else:
+                    await self._arun(self._save_contexts(self._changed_contexts))
         finally:
             self.last_commit = False
-            if self._lock is not None and unlock:
-                await self._arun(self._lock.give_back())
+            if unlock:
+                await self.aunlock()
 
     # Contexts.
 
@@ -708,19 +779,14 @@ class SessionStore(SessionBase):
     async def anew_context(self, *, idle_timeout: float | None = None) -> str:
         return await self._arun(self._own_contexts().make(idle_timeout))
 
-    def save_contexts(self) -> None:
-        """Store the contexts that were changed, as happens at the end of a request."""
-        if self._contexts is not None:
-            self._run(self._contexts.save_changed())
-
-    async def asave_contexts(self) -> None:
-        if self._contexts is not None:
-            await self._arun(self._contexts.save_changed())
-
     def _own_contexts(self) -> Contexts:
         if self._contexts is None:
             self._contexts = Contexts(self, self._context_name)
         return self._contexts
+
+    @property
+    def _changed_contexts(self) -> list[Context]:
+        return [] if self._contexts is None else self._contexts.changed
 
     def contexts(self) -> list[LiveContext]:
         """The contexts of this session that are stored, by name."""
@@ -754,6 +820,11 @@ class SessionStore(SessionBase):
         if isinstance(value, int | float):
             return Expiry("idle", _ms(value))
         return Expiry("deadline", _ms_until(value))
+
+    def _idle_ms(self) -> int:
+        """The session's idle timeout, as far as it is known here."""
+        own = self._fields.get(EXPIRY) if hasattr(self, "_session_cache") else None
+        return _ms(own) if own and isinstance(own, int | float) else self._terms().idle
 
     def _has_deadline(self) -> bool:
         """Whether the session is over at a moment that was set once. Only the store tells how far
@@ -792,7 +863,8 @@ class SessionStore(SessionBase):
                         answer = step.signal.send_robust(step.sender, **step.kwargs)
                     else:
                         step.waiter.wait(step.seconds)
-                except SessionError as error:
+                except BaseException as error:
+                    # All there are: whoever has locked something unlocks it then.
                     step = steps.throw(self._learn(error))
                 else:
                     step = steps.send(answer)
@@ -806,23 +878,25 @@ class SessionStore(SessionBase):
                 try:
                     if isinstance(step, Send):
                         answer = await step.signal.asend_robust(step.sender, **step.kwargs)
-                    elif isinstance(step, Sleep):
+                    elif not isinstance(step, Verb):
                         await step.waiter.await_(step.seconds)
                     elif self._sync:
                         answer = getattr(self._store, step.name)(*step.args)
                     else:
                         answer = await getattr(self._store, "a" + step.name)(*step.args)
-                except SessionError as error:
+                except BaseException as error:
+                    # All there are: whoever has locked something unlocks it then.
                     step = steps.throw(self._learn(error))
                 else:
                     step = steps.send(answer)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
-    def _learn(self, error: SessionError) -> SessionError:
+    def _learn(self, error: E) -> E:
         # That a cookie session is gone is Django's business: an UpdateError, if anything.
-        gone = isinstance(error, SessionEnded | SessionSuperseded) and self.transport == HEADER
-        if gone or isinstance(error, SessionUnavailable):
+        if isinstance(error, SessionUnavailable) or (
+            isinstance(error, SessionEnded | SessionSuperseded) and self.transport == HEADER
+        ):
             self.fault = error
         return error
 

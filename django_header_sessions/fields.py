@@ -230,27 +230,39 @@ class Fields(MutableMapping[str, Any]):
 
     def rebased(self, raw: dict[str, bytes]) -> Fields:
         """These fields as the store has them by now, with what was changed here still to be sent.
-        What was only read is read anew."""
+        What was only read is read anew; no value is shared with these."""
         changes = self.changes()
         fields = Fields(
             self._codec,
-            {} if self.cleared else raw,
+            ({} if self.cleared else raw) | changes.set,
             cleared=self.cleared,
             stored=raw,
             session_id=self.session_id,
         )
-        for name in (*changes.set, *changes.delete):
-            fields._assigned[name] = name in changes.set
-            if name in changes.set:
-                fields._values[name] = self[name]
+        fields._assigned = dict.fromkeys(changes.set, True) | dict.fromkeys(changes.delete, False)
+        fields.read_only = self.read_only
         return fields
+
+    def copy(self) -> Fields:
+        """These fields as they are now, for ``undone``."""
+        return self.rebased(self.stored)
+
+    def undone(self, before: Fields | None) -> Fields:
+        """These fields without what was changed since they were copied to ``before``. What a commit
+        has sent since stays, and with it all that was to be sent before."""
+        if before is not None and self.stored is before.stored:
+            return before.rebased(self.stored)
+        return Fields(self._codec, self.stored, session_id=self.session_id)
 
     def merged(self, stored: dict[str, bytes]) -> None:
         """The store has set these fields, beside what is changed here."""
-        self._raw = self.stored = self._raw | stored
-        for name in stored:
-            if name not in self._assigned:
-                self._values.pop(name, None)
+        self._raw.update(stored)
+        self.stored.update(stored)
+        for name in stored.keys() - self._assigned.keys():
+            self._values.pop(name, None)
+            if self.cleared:
+                # Or what clears the session would take them along.
+                self._assigned[name] = True
 
     def touched(self, name: str) -> bool:
         """Whether ``name`` was assigned, deleted or cleared away since the last commit."""
@@ -295,7 +307,7 @@ class Fields(MutableMapping[str, Any]):
 
     def counted(self, name: str, total: int) -> None:
         """The store has raised this counter."""
-        self._raw[name] = b"%d" % total
+        self._raw[name] = self.stored[name] = b"%d" % total
         self._values[name] = total
 
     def check_size(self, changes: Changes, max_bytes: int | None) -> None:

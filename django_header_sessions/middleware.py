@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -39,7 +38,7 @@ from .exceptions import (
     TooManyContexts,
 )
 from .origin import Origin, origin_of
-from .policies import MARK, foreseen, policy_of
+from .policies import foreseen, marks, policy_of
 from .problems import Problem
 from .reporting import AnnouncingHeaders, mask_key
 from .resolvers import (
@@ -51,6 +50,7 @@ from .resolvers import (
     announcement,
     context_of,
     resolve,
+    told_apart_by,
 )
 
 logger = logging.getLogger("django_header_sessions")
@@ -111,27 +111,27 @@ class HeaderSessionMiddleware(SessionMiddleware):
         # Not before: whoever stands outside and looks at the session of a request that was refused
         # would have it opened once more, and replace the refusal by an error.
         request.session = session
-
-        response = cast("HttpResponseBase", self.get_response(request))
-
-        # Which a view may have replaced, or removed.
-        opened, session = session, cast("Any", getattr(request, "session", None))
-        if transport_of(session) == COOKIE:
-            response = self._close_cookie(request, claim, response)
-        else:
-            fault, commit = session.fault, must_commit(session, response)
-            try:
-                session.finish(commit=commit, unlock=not response.streaming)
-            except ANSWERED as error:
-                fault = error
-            except Exception as error:
-                # Answered here, as Django would, so that a key that was rotated is announced.
-                response = replaced(response, response_for_exception(request, error))
-            response = close(request, claim, session, response, fault)
-        if opened.locked and response.streaming:
-            unlock_after(response, opened)
-        elif opened.locked:
-            opened.unlock()
+        try:
+            response = cast("HttpResponseBase", self.get_response(request))
+            # Which a view may have replaced, or removed.
+            left = cast("Any", getattr(request, "session", None))
+            if transport_of(left) == COOKIE:
+                response = self._close_cookie(request, claim, response)
+            else:
+                fault, commit = left.fault, must_commit(left, response)
+                try:
+                    left.finish(commit=commit, unlock=not response.streaming)
+                except ANSWERED as error:
+                    fault = error
+                except Exception as error:
+                    # Answered here, as Django would, so that a key that was rotated is announced.
+                    response = replaced(response, response_for_exception(request, error))
+                response = close(request, claim, left, response, fault)
+        except BaseException:
+            session.unlock()
+            raise
+        if not unlock_after(response, session):
+            session.unlock()
         return response
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
@@ -150,40 +150,38 @@ class HeaderSessionMiddleware(SessionMiddleware):
         if refusal is not None:
             return refusal
         request.session = session
-
         try:
             response = await cast("Awaitable[HttpResponseBase]", self.get_response(request))
-        except asyncio.CancelledError:
-            # The client has gone. Whoever waits for its session need not wait any longer.
+            left = cast("Any", getattr(request, "session", None))
+            if transport_of(left) == COOKIE:
+                response = await sync_to_async(self._close_cookie)(request, claim, response)
+            else:
+                fault, commit = left.fault, must_commit(left, response)
+                try:
+                    await left.afinish(commit=commit, unlock=not response.streaming)
+                except ANSWERED as error:
+                    fault = error
+                except Exception as error:
+                    reported = await sync_to_async(response_for_exception)(request, error)
+                    response = replaced(response, reported)
+                response = close(request, claim, left, response, fault)
+        except BaseException:
+            # A client that has gone, most of all: whoever waits for its session need not any more.
             await session.aunlock()
             raise
-
-        opened, session = session, cast("Any", getattr(request, "session", None))
-        if transport_of(session) == COOKIE:
-            response = await sync_to_async(self._close_cookie)(request, claim, response)
-        else:
-            fault, commit = session.fault, must_commit(session, response)
-            try:
-                await session.afinish(commit=commit, unlock=not response.streaming)
-            except ANSWERED as error:
-                fault = error
-            except Exception as error:
-                reported = await sync_to_async(response_for_exception)(request, error)
-                response = replaced(response, reported)
-            response = close(request, claim, session, response, fault)
-        if opened.locked and response.streaming:
-            unlock_after(response, opened)
-        elif opened.locked:
-            await opened.aunlock()
+        if not unlock_after(response, session):
+            await session.aunlock()
         return response
 
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
     ) -> HttpResponseBase | None:
         """Have the session ready for a view that says nothing of how it uses it."""
-        session = request.session
-        policy = None if hasattr(view, MARK) else policy_of(view, transport_of(session))
-        if policy is not None:
+        session = cast("Any", getattr(request, "session", None))
+        policy = policy_of(request, view, transport_of(session))
+        if self._is_ours(session) and (policy is None or policy.name != "serialized"):
+            session.unlock()  # another view was foreseen
+        if policy is not None and policy not in marks(request, view):
             try:
                 policy.begin(request)
             except ANSWERED as error:
@@ -193,9 +191,11 @@ class HeaderSessionMiddleware(SessionMiddleware):
     async def aprocess_view(
         self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
     ) -> HttpResponseBase | None:
-        session = request.session
-        policy = None if hasattr(view, MARK) else policy_of(view, transport_of(session))
-        if policy is not None:
+        session = cast("Any", getattr(request, "session", None))
+        policy = policy_of(request, view, transport_of(session))
+        if self._is_ours(session) and (policy is None or policy.name != "serialized"):
+            await session.aunlock()  # another view was foreseen
+        if policy is not None and policy not in marks(request, view):
             try:
                 await policy.abegin(request)
             except ANSWERED as error:
@@ -211,7 +211,8 @@ class HeaderSessionMiddleware(SessionMiddleware):
             # The view did not get to its end, so that nothing it did before is kept either.
             session.fault = exception
         if exception is getattr(session, "fault", None):
-            return answer_fault(request, transport_of(session), cast("SessionError", exception))
+            error = cast("SessionError", exception)
+            return answer_fault(request, transport_of(session), error, final=False)
         if isinstance(exception, UpdateError) and transport_of(session) == COOKIE:
             # As where Django finds out when it saves: 400, and no fault of the view's.
             return response_for_exception(request, SessionInterrupted(str(exception)))
@@ -234,24 +235,27 @@ class HeaderSessionMiddleware(SessionMiddleware):
             context_name=context_of(request),
         )
 
+    def _is_ours(self, session: object) -> bool:
+        return isinstance(session, cast("type", self.SessionStore))
+
     def _close_cookie(
         self, request: HttpRequest, claim: Claim, response: HttpResponseBase
     ) -> HttpResponseBase:
         """What Django does; and where the store is down, 503 with the cookie that will open it."""
         session = cast("Any", getattr(request, "session", None))
-        fault = getattr(session, "fault", None)
-        ours = isinstance(session, cast("type", self.SessionStore))
+        fault, ours = getattr(session, "fault", None), self._is_ours(session)
         if fault is None:
             try:
-                if ours and response.status_code < 500:
-                    session.save_contexts()
                 if ours:
                     session.last_commit = not response.streaming
                 response = self.process_response(request, cast("HttpResponse", response))
             except TOLD_ON_COOKIES as error:
                 fault = error
-        if ours and not response.streaming:
-            session.unlock()
+            finally:
+                if ours:
+                    session.last_commit = False
+                    if not response.streaming:
+                        session.unlock()
         if fault is not None:
             response = replaced(response, answer_fault(request, COOKIE, fault))
         if (ours and response.status_code >= 500) or fault is not None:
@@ -261,7 +265,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
             return response
         if getattr(session, "accessed", False):
             # The same request with a session header would have had another session.
-            patch_vary_headers(response, (conf.HEADER_SESSIONS_HEADER,))
+            patch_vary_headers(response, told_apart_by())
         if ours:
             session.sealed = True
         return response
@@ -347,13 +351,18 @@ def set_cookie_anew(response: HttpResponseBase, claim: Claim, session: Any) -> N
 def refuse_view(request: HttpRequest, error: SessionError) -> HttpResponse:
     """The answer in place of a view's that did not run, as its session could not be had."""
     session = cast("Any", request.session)
+    error.executed = False
     session.fault = error
-    return answer_fault(request, transport_of(session), error)
+    return answer_fault(request, transport_of(session), error, final=False)
 
 
-def unlock_after(response: HttpResponseBase, session: Any) -> None:
-    """Keep the session locked until the body was streamed, or its client has gone."""
-    response._resource_closers.append(session.unlock)  # type: ignore[attr-defined]
+def unlock_after(response: HttpResponseBase, session: Any) -> bool:
+    """Keep the session locked until the body was streamed, or its client has gone; False where it
+    is not locked, or the answer is there."""
+    if response.streaming and session.locked:
+        response._resource_closers.append(session.unlock)  # type: ignore[attr-defined]
+        return True
+    return False
 
 
 def close(
@@ -382,15 +391,18 @@ def close(
     if claim.carries_header or (announced and session.user_id is not None):
         # Signing in makes Django send a CSRF cookie, which this client has no use for.
         response.cookies.pop(settings.CSRF_COOKIE_NAME, None)
-    patch_vary_headers(response, (conf.HEADER_SESSIONS_HEADER,))
+    patch_vary_headers(response, told_apart_by())
     session.sealed = True
     return response
 
 
-def answer_fault(request: HttpRequest, transport: Transport, fault: SessionError) -> HttpResponse:
+def answer_fault(
+    request: HttpRequest, transport: Transport, fault: SessionError, *, final: bool = True
+) -> HttpResponse:
     problem = next(PROBLEMS[kind] for kind in type(fault).__mro__ if kind in PROBLEMS)
-    response = problems.respond(request, problem, executed=fault.executed, html=transport == COOKIE)
-    if response.status_code >= 500:
+    html = transport == COOKIE
+    response = problems.respond(request, problem, executed=fault.executed, html=html, final=final)
+    if response.status_code >= 500 and final:
         # As Django would, which does not know the cause.
         reason = response.reason_phrase
         log_response("%s: %s (%s)", reason, request.path, fault, response=response, request=request)

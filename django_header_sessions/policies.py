@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from django.conf import settings
+from django.conf.urls.i18n import is_language_prefix_patterns_used
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
-from django.urls import Resolver404, resolve
+from django.urls import Resolver404, get_urlconf, resolve
 
 from .conf import conf
 from .exceptions import SessionBusy, SessionError, SessionUnavailable
@@ -21,14 +26,25 @@ from .stores.base import Opened, Queued
 
 if TYPE_CHECKING:
     from .engine import SessionStore
+    from .stores.bell import Waiter
+
+
+_owed: deque[tuple[str, str]] = deque(maxlen=100)
+"""Session ids and tickets that the store was not to be told of that they are done with: it may have
+given them a lock, in an answer that did not arrive."""
 
 
 class Lock:
-    """The lock of one session, as far as one request has to do with it."""
+    """The lock of one session, as far as one request has to do with it.
+
+    A request is one holder: its own threads and tasks share the lock.
+    """
 
     def __init__(self, session: SessionStore) -> None:
         self._session = session
+        self._waiter: Waiter | None = None  # has a place in the queue
         self._at: tuple[str, str] | None = None  # session id and ticket
+        self._waiting = False
         self.held = False
 
     @property
@@ -36,67 +52,153 @@ class Lock:
         """What a commit shows the store; empty where nothing is locked. A session that took the
         place of the one that was locked is nobody else's yet."""
         key = self._session.session_key
-        return self._at[1] if self._at and key and self._at[0] == key.id else ""
+        return self._at[1] if self.held and self._at and key and self._at[0] == key.id else ""
+
+    def open(self, lease: float | None) -> Steps[Opened | None]:
+        """The session, locked if nobody else has it. Where somebody has, a place in the queue is
+        kept, until ``take`` or ``give_back``."""
+        session = self._session
+        try:
+            answer = yield from self._ask(lease)
+            if isinstance(answer, Queued):
+                asked = (session.session_key, session.transport, session._terms())
+                opened: Opened | None = yield Verb("open", asked)
+                if opened is None:
+                    yield from self.give_back()
+                return opened
+        except BaseException:
+            yield from self.give_back()
+            raise
+        self._stop_waiting(answer)
+        return answer
 
     def take(self, wait: float | None, lease: float | None) -> Steps[Opened | None]:
         """The session as it is once nobody else has it locked; None where there is none."""
-        session, key = self._session, self._session.session_key
-        assert key is not None  # nobody else knows a session that has none
-        wait = conf.HEADER_SESSIONS_LOCK_WAIT if wait is None else wait
-        lease = conf.HEADER_SESSIONS_LOCK_LEASE if lease is None else lease
-        waiter = session._store.waiter()
-        self._at = key.id, waiter.ticket
-        asked = (key, session.transport, session._terms(), waiter.ticket, int(lease * 1000))
+        if self._waiting:
+            raise RuntimeError(
+                "This request waits for its session already, in another thread or task: have it "
+                "lock the session once, around them."
+            )
+        wait = conf.HEADER_SESSIONS_LOCK_WAIT if wait is None else checked("wait", wait)
         give_up = time.monotonic() + wait
+        self._waiting = True
         try:
-            while isinstance(answer := (yield Verb("lock", asked)), Queued):
+            while isinstance(answer := (yield from self._ask(lease)), Queued):
                 left = give_up - time.monotonic()
                 if left <= 0:
-                    raise SessionBusy(f"Session {key.id} is in use; it was waited for {wait} s.")
-                yield Sleep(waiter, min(left, answer.ask_again / 1000))
-        except SessionError:
+                    session_id = self._session.session_key.id  # type: ignore[union-attr]
+                    raise SessionBusy(f"Session {session_id} is in use; waited for it {wait} s.")
+                assert self._waiter is not None  # asked by it
+                yield Sleep(self._waiter, min(left, answer.ask_again / 1000))
+        except BaseException:
             yield from self.give_back()
             raise
         finally:
-            waiter.close()
-        self.held = answer is not None
-        opened: Opened | None = answer
-        return opened
+            self._waiting = False
+        self._stop_waiting(answer)
+        return answer
+
+    def _ask(self, lease: float | None) -> Steps[Opened | Queued | None]:
+        session, key = self._session, self._session.session_key
+        assert key is not None  # nobody else knows a session that has none
+        lease = conf.HEADER_SESSIONS_LOCK_LEASE if lease is None else checked("lease", lease)
+        if self._waiter is None:
+            self._waiter = session._store.waiter()
+            self._at = key.id, self._waiter.ticket
+        yield from _pay()
+        ticket = self._waiter.ticket
+        asked = (key, session.transport, session._terms(), ticket, max(int(lease * 1000), 1))
+        answer: Opened | Queued | None = yield Verb("lock", asked)
+        return answer
+
+    def _stop_waiting(self, answer: Opened | None) -> None:
+        if self._waiter is not None:
+            self._waiter.close()
+        self._waiter, self.held = None, answer is not None
+        if answer is None:
+            self._at = None
 
     def give_back(self) -> Steps[None]:
         """Let the next one have the session, or leave the queue."""
         at, session = self._at, self._session
         self.given_back()
-        fault = session.fault
-        if at is None or isinstance(fault, SessionUnavailable):
+        if at is None:
             return
+        fault = session.fault
         try:
             yield Verb("unlock", at)
-        except SessionUnavailable:
-            # What was stored is stored; whoever waits has to until the lease ends.
+        except BaseException as error:
+            _owed.append(at)
+            if not isinstance(error, SessionUnavailable):
+                raise
+            # What was stored is stored.
             session.fault = fault
 
     def given_back(self) -> None:
         """A commit has unlocked the session."""
-        self._at, self.held = None, False
+        self._stop_waiting(None)
+
+
+def _pay() -> Steps[None]:
+    """Give back what is owed since an outage: else the sessions concerned could not be had before
+    their leases end."""
+    while True:
+        try:
+            at = _owed.popleft()
+        except IndexError:
+            return
+        try:
+            yield Verb("unlock", at)
+        except BaseException:
+            _owed.append(at)
+            raise
+
+
+def checked(name: str, seconds: float) -> float:
+    """``seconds`` to wait or to hold a lock for; raises ``ValueError`` where it cannot be."""
+    if not math.isfinite(seconds) or seconds < 0 or (name == "lease" and seconds == 0):
+        raise ValueError(f"{name} is a number of seconds, not {seconds!r}")
+    return seconds
+
+
+_around: ContextVar[tuple[Serialized, ...]] = ContextVar("_around", default=())
+"""The blocks that the running code stands in, outermost first."""
 
 
 class Serialized:
     """``with session.serialized():`` has the session to itself, and stores it at the end.
 
-    Works with ``async with`` too. An exception stores nothing. Inside another such block it adds
-    nothing: the outermost one locks, stores and unlocks.
+    Works with ``async with`` too. A block that raises stores nothing, and what it changed is
+    forgotten. Inside another one, and inside a serialised view, that is all it does: who came first
+    locks, stores and unlocks.
     """
 
     def __init__(self, session: SessionStore, wait: float | None, lease: float | None) -> None:
         self._session = session
         self._terms = wait, lease
-        self._outermost = False
+        self._entered = False
+
+    def _enter(self) -> Steps[None]:
+        session, outer = self._session, self._session._block
+        if self._entered or (outer is not None and outer not in _around.get()):
+            raise RuntimeError(
+                "This request's session is in a serialised block already, in another thread or "
+                "task, or this very block: the lock is the request's. Begin one block around them."
+            )
+        self._outer, self._first = outer, outer is None and not session.locked
+        if self._first:
+            yield from session._locked(*self._terms)
+        self._before = session._noted()
+        self._entered, session._block = True, self
+        _around.set((*_around.get(), self))
+
+    def _leave(self) -> None:
+        self._entered, self._session._block = False, self._outer
+        _around.set(tuple(block for block in _around.get() if block is not self))
 
     def __enter__(self) -> SessionStore:
-        self._outermost = not self._session.locked
-        if self._outermost:
-            self._session.lock(*self._terms)
+        self._session._check_may_wait()
+        self._session._run(self._enter())
         return self._session
 
     def __exit__(
@@ -105,13 +207,19 @@ class Serialized:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._outermost:
-            self._session.finish(commit=error is None)
+        self._leave()
+        try:
+            if self._first:
+                self._session.finish(commit=error is None)
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            if error is not None:
+                self._session._undo(self._before)
 
     async def __aenter__(self) -> SessionStore:
-        self._outermost = not self._session.locked
-        if self._outermost:
-            await self._session.alock(*self._terms)
+        await self._session._arun(self._enter())
         return self._session
 
     async def __aexit__(
@@ -120,8 +228,16 @@ class Serialized:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._outermost:
-            await self._session.afinish(commit=error is None)
+        self._leave()
+        try:
+            if self._first:
+                await self._session.afinish(commit=error is None)
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            if error is not None:
+                self._session._undo(self._before)
 
 
 class ReadOnly:
@@ -129,10 +245,10 @@ class ReadOnly:
 
     def __init__(self, session: SessionStore) -> None:
         self._session = session
-        self._before = False
+        self._before: list[bool] = []
 
     def __enter__(self) -> SessionStore:
-        self._before = self._session.read_only
+        self._before.append(self._session.read_only)
         self._session.read_only = True
         return self._session
 
@@ -142,10 +258,18 @@ class ReadOnly:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._session.read_only = self._before
+        self._session.read_only = self._before.pop()
 
 
-@dataclass(frozen=True, slots=True)
+MARK = "header_session_policy"
+"""The attribute of a view that names its own policy."""
+
+serialized_views: set[str] = set()
+"""Names of the views that were decorated in this process: where there are none, and the setting
+says nothing, no request needs to be looked at before its session is opened."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Policy:
     """What one view does about others. ``wait`` and ``lease`` in seconds, None as the settings."""
 
@@ -155,37 +279,60 @@ class Policy:
 
     def begin(self, request: Any) -> None:
         """Have the session of a request, Django's or DRF's, ready for its view."""
+        if self._is_overruled(request):
+            return
         session = session_of(request)
         session.read_only = False
-        if self.name == "serialized":
-            try:
+        try:
+            if self.name == "serialized":
                 session.lock(self.wait, self.lease)
-            except SessionError as error:
-                error.executed = False
-                raise
-        elif self.name == "readonly":
-            if USER_ID in session and hasattr(request, "user"):
-                # To verify who is signed in may end the session or give it a new key.
-                request.user.is_authenticated  # noqa: B018  evaluates what is lazy
-            if session.modified:
-                session.finish(commit=True, unlock=False)
-            session.read_only = True
+            elif self.name == "readonly":
+                if USER_ID in session and hasattr(request, "user"):
+                    # To verify who is signed in may end the session or give it a new key.
+                    request.user.is_authenticated  # noqa: B018  evaluates what is lazy
+                if session.modified:
+                    session.finish(commit=True, unlock=False)
+                session.read_only = True
+        except SessionError as error:
+            error.executed = error.executed and self not in marks(request)
+            raise
 
     async def abegin(self, request: Any) -> None:
+        if self._is_overruled(request):
+            return
         session = session_of(request)
         session.read_only = False
-        if self.name == "serialized":
-            try:
+        try:
+            if self.name == "serialized":
                 await session.alock(self.wait, self.lease)
-            except SessionError as error:
-                error.executed = False
-                raise
-        elif self.name == "readonly":
-            if USER_ID in session and hasattr(request, "auser"):
-                await request.auser()
-            if session.modified:
-                await session.afinish(commit=True, unlock=False)
-            session.read_only = True
+            elif self.name == "readonly":
+                if USER_ID in session and hasattr(request, "auser"):
+                    await request.auser()
+                if session.modified:
+                    await session.afinish(commit=True, unlock=False)
+                session.read_only = True
+        except SessionError as error:
+            error.executed = error.executed and self not in marks(request)
+            raise
+
+    def _is_overruled(self, request: Any) -> bool:
+        """Whether the method that is asked for names a policy, beside the view's."""
+        return self in marks(request)[:-1]
+
+
+def marks(request: Any, view: Callable[..., Any] | None = None) -> list[Policy]:
+    """The policies that the view of a request names, and its method's, which counts for more.
+
+    Whatever has one of them comes before all of the view: nothing of it has run.
+    """
+    if view is None:
+        view = getattr(getattr(request, "resolver_match", None), "func", None)
+    cls = getattr(view, "view_class", None) or getattr(view, "cls", None)
+    method = str(request.method).lower()
+    # As viewsets of DRF have it, which name their methods otherwise.
+    handler = getattr(cls, (getattr(view, "actions", None) or {}).get(method, method), None)
+    found = (getattr(each, MARK, None) for each in (view, handler))
+    return [policy for policy in found if policy is not None]
 
 
 def session_of(request: Any) -> SessionStore:
@@ -198,38 +345,35 @@ def session_of(request: Any) -> SessionStore:
     return session  # type: ignore[no-any-return]
 
 
-MARK = "header_session_policy"
-"""The attribute of a view that names its own policy."""
-
-
-def policy_of(view: Callable[..., Any], transport: Transport) -> Policy | None:
+def policy_of(
+    request: HttpRequest, view: Callable[..., Any], transport: Transport
+) -> Policy | None:
     """The policy of a view; None where it says nothing and the settings have nothing to add.
 
     Cookie sessions are Django's, and Django locks nothing.
     """
-    own: Policy | None = getattr(view, MARK, None)
-    if own is not None:
-        return own
+    own = marks(request, view)
+    if own:
+        return own[-1]
     name = conf.HEADER_SESSIONS_POLICY
     return None if name == "merge" or transport != HEADER else Policy(name)
-
-
-serialized_views: set[str] = set()
-"""Names of the views that were decorated in this process: where there are none, and the setting
-says nothing, no request needs to be looked at before its session is opened."""
 
 
 def foreseen(request: HttpRequest, transport: Transport) -> Policy | None:
     """The policy, if it is to serialise, of the view that a request will most likely come to.
 
-    Then its session is locked and opened in one round trip. Where another view is called in the
-    end, or a single method names the policy, it is locked when that is known.
+    Then its session is locked and opened in one round trip, if it is free: nobody waits before it
+    is known for sure which view is called. What turns out to be wrong is given back then.
     """
     if not serialized_views and conf.HEADER_SESSIONS_POLICY != "serialized":
         return None
+    urlconf = getattr(request, "urlconf", None)
+    names: Any = urlconf or get_urlconf() or settings.ROOT_URLCONF
+    if is_language_prefix_patterns_used(names)[0]:
+        return None  # the language is chosen by a middleware that comes later
     try:
-        view = resolve(request.path_info, getattr(request, "urlconf", None)).func
+        view = resolve(request.path_info, urlconf).func
     except Resolver404:
         return None  # Django's to answer, or to be found by a middleware that comes later
-    policy = policy_of(view, transport)
+    policy = policy_of(request, view, transport)
     return policy if policy is not None and policy.name == "serialized" else None

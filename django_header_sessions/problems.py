@@ -11,6 +11,7 @@ from django.utils.html import format_html
 
 from .conf import conf
 from .observer import observers
+from .resolvers import told_apart_by
 
 URN = "urn:django-header-sessions:"
 CONTENT_TYPE = "application/problem+json"
@@ -101,12 +102,19 @@ INSECURE: Final = Problem(
 
 
 def respond(
-    request: HttpRequest, problem: Problem, *, executed: bool, html: bool = False
+    request: HttpRequest,
+    problem: Problem,
+    *,
+    executed: bool,
+    html: bool = False,
+    final: bool = True,
 ) -> HttpResponse:
     """The answer to ``request``. ``executed`` tells whether the view ran, so that a client knows
-    if it may repeat; ``html`` offers a plain page to a client that accepts one."""
-    for observer in observers:
-        observer.refused(problem.name)
+    if it may repeat; ``html`` offers a plain page to a client that accepts one. One that is not
+    ``final`` is made again before it is sent, so nobody is told of it yet."""
+    if final:
+        for observer in observers:
+            observer.refused(problem.name)
     status = conf.HEADER_SESSIONS_UNKNOWN_STATUS if problem is UNKNOWN else problem.status
     response: HttpResponse
     if html and request.accepts("text/html"):
@@ -131,7 +139,7 @@ def respond(
             content_type=CONTENT_TYPE,
         )
     response["Cache-Control"] = "no-store"
-    patch_vary_headers(response, (conf.HEADER_SESSIONS_HEADER,))
+    patch_vary_headers(response, told_apart_by())
     if html:
         patch_vary_headers(response, ("Accept", "Cookie"))
     if status == 401:

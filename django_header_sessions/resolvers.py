@@ -52,6 +52,13 @@ def context_of(request: HttpRequest) -> str | None:
     return None if header is None else request.META.get(meta_name(header))
 
 
+def told_apart_by() -> tuple[str, ...]:
+    """The request headers that an answer to a header session depends on, for ``Vary``."""
+    context = conf.HEADER_SESSIONS_CONTEXT_HEADER
+    names = (conf.HEADER_SESSIONS_HEADER,)
+    return names if context is None else (*names, context)
+
+
 def meta_name(header: str) -> str:
     """The name of ``header`` in ``request.META``."""
     return "HTTP_" + header.upper().replace("-", "_")

@@ -3,6 +3,7 @@ done and is sent the answer. Whoever takes it through its steps differs only at 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,3 +37,12 @@ class Sleep(NamedTuple):
 
 
 Steps = Generator[Verb | Send | Sleep, Any, T]
+
+
+def in_event_loop() -> bool:
+    """Whether this thread runs an event loop, which must not be held up."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -156,6 +156,7 @@ def ask(request: pytest.FixtureRequest, key: str) -> Callable[..., Awaitable[Any
 def held(key: str) -> Iterator[None]:
     """Somebody else has the session."""
     session = SessionStore(key, transport="header")
+    assert session.open()
     session.lock()
     try:
         yield
@@ -190,7 +191,7 @@ async def test_a_single_method_has_its_session_to_itself(
 async def test_the_innermost_policy_decides(ask: Callable[..., Awaitable[Any]]) -> None:
     for name, expected in {
         "serialized": {"locked": True, "read_only": False},
-        "readonly": {"locked": True, "read_only": True},  # what the outer one took, it keeps
+        "readonly": {"locked": False, "read_only": True},
         "merged": {"locked": False, "read_only": False},
     }.items():
         assert (await ask(f"/inner/{name}/")).json() == expected, name

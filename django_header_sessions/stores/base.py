@@ -8,7 +8,7 @@ that differs in nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, Protocol
@@ -67,12 +67,28 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextChange:
+    """What one commit does to a context of the session.
+
+    ``idle`` is the idle timeout in milliseconds of one that is made here; None: it has to be there.
+    With ``promote`` its fields become the session's afterwards, and it ends. ``changes`` set and
+    delete, and nothing else.
+    """
+
+    name: str
+    changes: Changes = field(default_factory=Changes)
+    idle: int | None = None
+    promote: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """What one commit does, all of it or nothing.
 
     ``signed`` is whether the user changes, to ``user``; a sign-in restarts the absolute timeout.
     With a ``ticket`` it is done only by who holds the session's lock with it, and ``unlock`` gives
-    the lock back afterwards.
+    the lock back afterwards. ``most`` is how many contexts the session may have, where some are
+    made.
     """
 
     changes: Changes = field(default_factory=Changes)
@@ -82,6 +98,8 @@ class Commit:
     rotate_to: SessionKey | None = None
     ticket: str = ""
     unlock: bool = False
+    contexts: Sequence[ContextChange] = ()
+    most: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,21 +118,6 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
-class ContextCommit:
-    """What one commit does to a context: an empty one is made where ``new`` and there is none.
-
-    ``idle`` is its idle timeout in milliseconds, and ``most`` how many contexts the session may
-    have; both matter to a new one only. ``ticket`` as in ``Commit``.
-    """
-
-    changes: Changes = field(default_factory=Changes)
-    new: bool = False
-    idle: int = 0
-    most: int = 0
-    ticket: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class LiveContext:
     """What people may see of a context. ``size`` is the bytes of the names and values of its
     fields, ``expires_in`` the milliseconds until it is over if it is not used."""
@@ -128,10 +131,11 @@ class LiveContext:
 @dataclass(frozen=True, slots=True)
 class Committed:
     """``expires_in`` is in milliseconds, None where the commit did not move it; ``total`` is the
-    counter that was added to."""
+    counter that was added to, ``promoted`` what the session has of a context now."""
 
     expires_in: int | None = None
     total: int | None = None
+    promoted: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +296,9 @@ class Store(Protocol):
         """Make the changes of ``commit`` and no others; one round trip.
 
         Raises ``SessionEnded`` or ``SessionSuperseded``, and then nothing was changed; likewise
-        ``LeaseExpired`` where the ticket does not hold the lock any more, ``TypeError`` where the
-        counter holds no integer, ``OverflowError`` beyond 64 bits.
+        ``LeaseExpired`` where the ticket does not hold the lock any more, ``ContextUnknown`` where
+        a context has to be there and is not, ``TooManyContexts``, ``TypeError`` where the counter
+        holds no integer, ``OverflowError`` beyond 64 bits.
         """
 
     async def acommit(
@@ -331,42 +336,6 @@ class Store(Protocol):
     async def aopen_context(
         self, key: SessionKey, transport: str, terms: Terms, name: str
     ) -> dict[str, bytes] | None: ...
-
-    def commit_context(
-        self, key: SessionKey, transport: str, terms: Terms, name: str, commit: ContextCommit
-    ) -> None:
-        """Make these changes to a context, in one round trip.
-
-        Raises ``ContextUnknown`` where it has ended and is not to be made, ``TooManyContexts``
-        where it would be one too many, ``SessionEnded``, ``SessionSuperseded`` or
-        ``LeaseExpired``; nothing was changed then.
-        """
-
-    async def acommit_context(
-        self, key: SessionKey, transport: str, terms: Terms, name: str, commit: ContextCommit
-    ) -> None: ...
-
-    def promote(
-        self,
-        key: SessionKey,
-        transport: str,
-        terms: Terms,
-        name: str,
-        changes: Changes,
-        ticket: str,
-    ) -> dict[str, bytes]:
-        """Make these changes to a context, then all its fields the session's, and end it: all in
-        one round trip or nothing. The fields. Raises as ``commit_context``."""
-
-    async def apromote(
-        self,
-        key: SessionKey,
-        transport: str,
-        terms: Terms,
-        name: str,
-        changes: Changes,
-        ticket: str,
-    ) -> dict[str, bytes]: ...
 
     def contexts(self, session_id: str) -> list[LiveContext]:
         """The contexts of a session, by name. Not a use of them."""

@@ -23,34 +23,39 @@ class Bell:
     """Rings for the owner of a ticket, once its turn may have come."""
 
     def __init__(self) -> None:
-        self._waiters: dict[str, Waiter] = {}
+        # By process: those who wait in a parent do not wait in its fork.
+        self._waiters: dict[int, dict[str, Waiter]] = {}
 
     def waiter(self) -> Waiter:
         """One who waits with a ticket of its own, until it is closed."""
         waiter = Waiter(self, f"{process_name()}.{next(_numbers)}")
-        self._waiters[waiter.ticket] = waiter
+        self._waiters.setdefault(os.getpid(), {})[waiter.ticket] = waiter
         return waiter
+
+    @property
+    def _here(self) -> dict[str, Waiter]:
+        return self._waiters.get(os.getpid(), {})
 
     def ring(self, ticket: str) -> None:
         """Wake the owner of ``ticket``, if it is in this process and waits still."""
-        waiter = self._waiters.get(ticket)
+        waiter = self._here.get(ticket)
         if waiter is not None:
             waiter.wake()
 
     def ring_for_all(self) -> None:
-        for waiter in list(self._waiters.values()):
+        for waiter in list(self._here.values()):
             waiter.wake()
 
     @property
     def awaited(self) -> bool:
         """Whether anybody waits."""
-        return bool(self._waiters)
+        return bool(self._here)
 
     def listen(self) -> None:
         """Somebody is about to wait: hear what rings elsewhere, where there is such a thing."""
 
     def forget(self, ticket: str) -> None:
-        self._waiters.pop(ticket, None)
+        self._here.pop(ticket, None)
 
 
 class Waiter:

@@ -31,7 +31,7 @@ from ..exceptions import (
     SessionUnavailable,
     TooManyContexts,
 )
-from ..fields import Changes, size
+from ..fields import size
 from ..keys import SessionKey, make
 from ..origin import Origin
 from .base import (
@@ -39,7 +39,6 @@ from .base import (
     Activity,
     Commit,
     Committed,
-    ContextCommit,
     Cursor,
     Draft,
     Expiry,
@@ -167,7 +166,9 @@ class CacheStore:
         with self._locked(key.id):
             now = _now()
             record = self._checked(key, transport, commit.ticket, now)
-            after = replace(record, fields=commit.changes.applied_to(record.fields))
+            contexts, promoted = self._changed_contexts(key.id, commit, now)
+            fields = commit.changes.applied_to(record.fields) | promoted
+            after = replace(record, fields=fields)
             if commit.rotate_to is not None:
                 previous = (record.secret_hash, *record.previous)[:4]
                 after = replace(after, secret_hash=commit.rotate_to.secret_hash, previous=previous)
@@ -181,14 +182,17 @@ class CacheStore:
             if moved:
                 after = replace(after.expiring(commit.expiry, now), last_seen=now)
             self._write(key.id, after, after.last_seen, terms.idle)
-            if moved:
-                self._shorten_contexts(key.id, after.lifetime(now, terms.idle)[1], now)
+            if contexts is not None:
+                changed = {context.name for context in commit.contexts}
+                self._write_contexts(key.id, contexts, after, terms, changed, now)
             if commit.unlock:
                 self._unlock(key.id, commit.ticket, now)
 
         over, _ = after.lifetime(now, terms.idle)
         add = commit.changes.add
-        return Committed(over - now if moved else None, int(after.fields[add[0]]) if add else None)
+        return Committed(
+            over - now if moved else None, int(after.fields[add[0]]) if add else None, promoted
+        )
 
     def waiter(self) -> Waiter:
         return self._bell.waiter()
@@ -219,47 +223,8 @@ class CacheStore:
             contexts = self._contexts(key.id, now)
             if name not in contexts:
                 return None
-            self._put_context(key.id, record, terms, contexts, name, contexts[name], now)
+            self._write_contexts(key.id, contexts, record, terms, {name}, now)
             return dict(contexts[name].fields)
-
-    def commit_context(
-        self, key: SessionKey, transport: str, terms: Terms, name: str, commit: ContextCommit
-    ) -> None:
-        with self._locked(key.id):
-            now = _now()
-            record = self._checked(key, transport, commit.ticket, now)
-            contexts = self._contexts(key.id, now)
-            context = contexts.get(name)
-            if context is None:
-                if not commit.new:
-                    raise ContextUnknown(f"Session {key.id} has no such context.")
-                if len(contexts) >= commit.most:
-                    raise TooManyContexts(f"Session {key.id} has as many contexts as it may have.")
-                context = Context(commit.idle, 0)
-            context = replace(context, fields=commit.changes.applied_to(context.fields))
-            self._put_context(key.id, record, terms, contexts, name, context, now)
-
-    def promote(
-        self,
-        key: SessionKey,
-        transport: str,
-        terms: Terms,
-        name: str,
-        changes: Changes,
-        ticket: str,
-    ) -> dict[str, bytes]:
-        with self._locked(key.id):
-            now = _now()
-            record = self._checked(key, transport, ticket, now)
-            contexts = self._contexts(key.id, now)
-            context = contexts.pop(name, None)
-            if context is None:
-                raise ContextUnknown(f"Session {key.id} has no such context.")
-            fields = changes.applied_to(context.fields)
-            after = replace(record, fields=record.fields | fields)
-            self._write(key.id, after, after.last_seen, terms.idle)
-            self._write_contexts(key.id, contexts, now)
-            return fields
 
     def contexts(self, session_id: str) -> list[LiveContext]:
         now = _now()
@@ -275,7 +240,7 @@ class CacheStore:
             contexts = self._contexts(session_id, now)
             there = contexts.pop(name, None) is not None
             if there:
-                self._write_contexts(session_id, contexts, now)
+                self._store_contexts(session_id, contexts, now)
             return there
 
     def end(self, session_id: str) -> bool:
@@ -348,22 +313,6 @@ class CacheStore:
         self, key: SessionKey, transport: str, terms: Terms, name: str
     ) -> dict[str, bytes] | None:
         return await _in_thread(self.open_context, key, transport, terms, name)
-
-    async def acommit_context(
-        self, key: SessionKey, transport: str, terms: Terms, name: str, commit: ContextCommit
-    ) -> None:
-        await _in_thread(self.commit_context, key, transport, terms, name, commit)
-
-    async def apromote(
-        self,
-        key: SessionKey,
-        transport: str,
-        terms: Terms,
-        name: str,
-        changes: Changes,
-        ticket: str,
-    ) -> dict[str, bytes]:
-        return await _in_thread(self.promote, key, transport, terms, name, changes, ticket)
 
     async def acontexts(self, session_id: str) -> list[LiveContext]:
         return await _in_thread(self.contexts, session_id)
@@ -439,33 +388,64 @@ class CacheStore:
         found: dict[str, Context] = _asking(self._cache.get, f"hs:c:{session_id}", {})
         return {name: context for name, context in found.items() if context.gone > now}
 
-    def _put_context(
+    def _changed_contexts(
+        self, session_id: str, commit: Commit, now: int
+    ) -> tuple[dict[str, Context] | None, dict[str, bytes]]:
+        """The contexts after a commit, None where it has nothing to do with them; and what of them
+        is the session's now."""
+        moved = commit.signed or commit.expiry is not None
+        if not commit.contexts and not moved:
+            return None, {}
+        contexts = self._contexts(session_id, now)
+        if not commit.contexts and not contexts:
+            return None, {}
+        promoted: dict[str, bytes] = {}
+        for change in commit.contexts:
+            context = contexts.get(change.name)
+            if context is None:
+                if change.idle is None:
+                    raise ContextUnknown(f"Session {session_id} has no such context.")
+                if not change.promote and len(contexts) >= commit.most:
+                    raise TooManyContexts(
+                        f"Session {session_id} has as many contexts as it may have."
+                    )
+                context = Context(change.idle, 0)
+            context = replace(context, fields=change.changes.applied_to(context.fields))
+            if change.promote:
+                contexts.pop(change.name, None)
+                promoted |= context.fields
+            else:
+                contexts[change.name] = context
+        return contexts, promoted
+
+    def _write_contexts(
         self,
         session_id: str,
+        contexts: dict[str, Context],
         record: Record,
         terms: Terms,
-        contexts: dict[str, Context],
-        name: str,
-        context: Context,
+        used: Collection[str],
         now: int,
     ) -> None:
-        """Store a context whose idle timeout begins now; it ends with its session at the latest."""
-        gone = min(now + context.idle, record.lifetime(record.last_seen, terms.idle)[1])
-        contexts = contexts | {name: replace(context, gone=gone)}
-        self._write_contexts(session_id, contexts, now)
+        """Store the contexts; the idle timeout of those that were used begins now, and all end with
+        their session at the latest."""
+        session_gone = record.lifetime(record.last_seen, terms.idle)[1]
+        timed = {
+            name: replace(
+                context,
+                gone=min(now + context.idle if name in used else context.gone, session_gone),
+            )
+            for name, context in contexts.items()
+        }
+        self._store_contexts(session_id, timed, now)
 
-    def _shorten_contexts(self, session_id: str, gone: int, now: int) -> None:
-        """The session is over at ``gone``, so its contexts are then too."""
-        if contexts := self._contexts(session_id, now):
-            shortened = {
-                name: replace(context, gone=min(context.gone, gone))
-                for name, context in contexts.items()
-            }
-            self._write_contexts(session_id, shortened, now)
-
-    def _write_contexts(self, session_id: str, contexts: dict[str, Context], now: int) -> None:
-        last = max((context.gone for context in contexts.values()), default=now)
-        _asking(self._cache.set, f"hs:c:{session_id}", contexts, (last - now) / 1000)
+    def _store_contexts(self, session_id: str, contexts: dict[str, Context], now: int) -> None:
+        name = f"hs:c:{session_id}"
+        if not contexts:
+            _asking(self._cache.delete, name)
+            return
+        last = max(context.gone for context in contexts.values())
+        _asking(self._cache.set, name, contexts, (last - now) / 1000)
 
     # What LocMem does otherwise.
 

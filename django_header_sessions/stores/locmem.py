@@ -60,6 +60,11 @@ class LocMemStore(CacheStore):
         return sorted(sessions, key=lambda session: (session.created_ms, session.id))[:limit]
 
     def sweep(self, limit: int = 200) -> int:
+        for session_id in list(self._taken):
+            # Of holders that never came back, whose sessions nobody asks for either.
+            with self._locked(session_id):
+                now = _now()
+                self._write_turns(session_id, self._turns(session_id).at(now), now)
         return self._index.sweep(limit, _now())
 
     def activity(self) -> list[Activity]:

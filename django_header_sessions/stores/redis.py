@@ -15,9 +15,8 @@ key                                   type        holds
                                                   long as its lease
 ``…hs{b}:q:<id>``                     sorted set  tickets that wait for it, by when they first asked
 ``…hs{b}:w:<id>``                     sorted set  the same, by when they are passed over
-``…hs{b}:c:<id>:<name>``              hash        the fields of a context, and its idle timeout
-``…hs{b}:m:<id>``                     sorted set  the names of the session's contexts, by when they
-                                                  expire
+``…hs{b}:c:<id>``                     hash        the session's contexts, as
+                                                  ``scripts/session.lua`` has them
 ====================================  ==========  ================================================
 
 ``…`` is what the cache alias puts in front of its keys, and ``b`` a bucket taken from the id. The
@@ -34,6 +33,7 @@ import heapq
 import struct
 import zlib
 from collections.abc import Collection, Generator, Iterable
+from itertools import chain
 from typing import Any, TypeVar
 
 from django.core.cache import BaseCache, caches
@@ -47,7 +47,6 @@ from ..exceptions import (
     SessionUnavailable,
     TooManyContexts,
 )
-from ..fields import Changes
 from ..keys import ID_LENGTH, SessionKey, make
 from .base import (
     ASK_AGAIN,
@@ -58,7 +57,7 @@ from .base import (
     Activity,
     Commit,
     Committed,
-    ContextCommit,
+    ContextChange,
     Cursor,
     Draft,
     Finding,
@@ -83,9 +82,8 @@ OPEN, CREATE, COMMIT, END, LOOK, PAGE, COUNT, USER, SWEEP, ACTIVITY = (
     for name in "open create commit end look page count user sweep activity".split()
 )
 
-LOCK, UNLOCK, OPEN_CONTEXT, COMMIT_CONTEXT, PROMOTE, CONTEXTS, END_CONTEXT = (
-    Script.load(name)
-    for name in "lock unlock open_context commit_context promote contexts end_context".split()
+LOCK, UNLOCK, OPEN_CONTEXT, CONTEXTS, END_CONTEXT = (
+    Script.load(name) for name in "lock unlock open_context contexts end_context".split()
 )
 
 NOT_THERE, SUPERSEDED, NO_CONTEXT, TAKEN = 0, 1, 3, -1
@@ -159,38 +157,6 @@ class RedisStore:
         self, key: SessionKey, transport: str, terms: Terms, name: str
     ) -> dict[str, bytes] | None:
         return await self._arun(self._open_context(key, transport, name))
-
-    def commit_context(
-        self, key: SessionKey, transport: str, terms: Terms, name: str, commit: ContextCommit
-    ) -> None:
-        self._run(self._commit_context(key, transport, name, commit))
-
-    async def acommit_context(
-        self, key: SessionKey, transport: str, terms: Terms, name: str, commit: ContextCommit
-    ) -> None:
-        await self._arun(self._commit_context(key, transport, name, commit))
-
-    def promote(
-        self,
-        key: SessionKey,
-        transport: str,
-        terms: Terms,
-        name: str,
-        changes: Changes,
-        ticket: str,
-    ) -> dict[str, bytes]:
-        return self._run(self._promote(key, transport, name, changes, ticket))
-
-    async def apromote(
-        self,
-        key: SessionKey,
-        transport: str,
-        terms: Terms,
-        name: str,
-        changes: Changes,
-        ticket: str,
-    ) -> dict[str, bytes]:
-        return await self._arun(self._promote(key, transport, name, changes, ticket))
 
     def contexts(self, session_id: str) -> list[LiveContext]:
         return self._run(self._contexts(session_id))
@@ -372,18 +338,24 @@ class RedisStore:
                 len(changes.delete),
                 commit.ticket,
                 self._channels if commit.unlock else "",
-                bucket.contexts_of(key.id),
+                len(commit.contexts),
+                commit.most,
                 *_flat(changes.set),
                 *map(_name, changes.delete),
+                *chain.from_iterable(map(_context_change, commit.contexts)),
                 *((_name(changes.add[0]), changes.add[1]) if changes.add else ()),
             ),
         )
         _refused(answer, key)
         if isinstance(answer, bytes):
             raise _not_counted(answer, changes.add)
-        expires_in, total, next_one = answer
+        expires_in, total, next_one, promoted = answer
         self._bell.ring(next_one.decode())
-        return Committed(None if expires_in < 0 else expires_in, int(total) if total else None)
+        return Committed(
+            None if expires_in < 0 else expires_in,
+            int(total) if total else None,
+            _context_fields(promoted) if promoted else {},
+        )
 
     def _lock(
         self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
@@ -411,57 +383,19 @@ class RedisStore:
     ) -> Steps[dict[str, bytes] | None]:
         answer = yield Call(
             OPEN_CONTEXT,
-            self._bucket(key.id).context(key.id, name),
+            self._bucket(key.id).session_and_contexts(key.id),
             (key.id, key.secret_hash, _LETTER[transport], name),
         )
         if answer == NO_CONTEXT:
             return None
         _refused(answer, key)
-        return _context_fields(key.id, name, answer)
-
-    def _commit_context(
-        self, key: SessionKey, transport: str, name: str, commit: ContextCommit
-    ) -> Steps[None]:
-        changes, bucket = commit.changes, self._bucket(key.id)
-        answer = yield Call(
-            COMMIT_CONTEXT,
-            [*bucket.context(key.id, name), bucket.lock(key.id)[0]],
-            (
-                key.id,
-                key.secret_hash,
-                _LETTER[transport],
-                name,
-                commit.ticket,
-                commit.idle if commit.new else "",
-                commit.most,
-                *_context_changes(changes),
-            ),
-        )
-        _refused(answer, key)
-
-    def _promote(
-        self, key: SessionKey, transport: str, name: str, changes: Changes, ticket: str
-    ) -> Steps[dict[str, bytes]]:
-        bucket = self._bucket(key.id)
-        answer = yield Call(
-            PROMOTE,
-            [*bucket.context(key.id, name), bucket.lock(key.id)[0]],
-            (
-                key.id,
-                key.secret_hash,
-                _LETTER[transport],
-                name,
-                ticket,
-                *_context_changes(changes),
-            ),
-        )
-        _refused(answer, key)
-        return _context_fields(key.id, name, answer)
+        whose, fields = answer if isinstance(answer, list) else (b"", b"")
+        if whose != (key.id + name).encode():
+            raise SessionUnavailable("The session store answered for another context.")
+        return _context_fields(fields)
 
     def _contexts(self, session_id: str) -> Steps[list[LiveContext]]:
-        bucket = self._bucket(session_id)
-        session, _, contexts = bucket.context(session_id, "")
-        found = yield Call(CONTEXTS, [session, contexts], (bucket.contexts_of(session_id),))
+        found = yield Call(CONTEXTS, self._bucket(session_id).session_and_contexts(session_id), ())
         return sorted(
             (
                 LiveContext(name.decode(), size, fields, expires_in)
@@ -471,8 +405,8 @@ class RedisStore:
         )
 
     def _end_context(self, session_id: str, name: str) -> Steps[bool]:
-        _, *keys = self._bucket(session_id).context(session_id, name)
-        return bool((yield Call(END_CONTEXT, keys, (name,))))
+        _, contexts = self._bucket(session_id).session_and_contexts(session_id)
+        return bool((yield Call(END_CONTEXT, [contexts], (name,))))
 
     def _end(self, session_id: str) -> Steps[bool]:
         return bool((yield self._ending(session_id)))
@@ -483,8 +417,8 @@ class RedisStore:
 
     def _ending(self, session_id: str) -> Call:
         bucket = self._bucket(session_id)
-        keys = [*bucket.everything(session_id), bucket.context(session_id, "")[2]]
-        return Call(END, keys, (session_id, bucket.contexts_of(session_id)))
+        _, contexts = bucket.session_and_contexts(session_id)
+        return Call(END, [*bucket.everything(session_id), contexts], (session_id,))
 
     def _exists(self, key: SessionKey) -> Steps[bool]:
         # Through a script, which counts as a write, so that a replica refuses to answer.
@@ -590,7 +524,7 @@ class RedisStore:
 class _Bucket:
     """The names of the keys that one bucket's scripts use."""
 
-    __slots__ = ("_context", "_contexts", "_lock", "_prefix", "counters", "indexes", "users")
+    __slots__ = ("_contexts", "_lock", "_prefix", "counters", "indexes", "users")
 
     def __init__(self, cache: BaseCache, tag: str) -> None:
         prefix = str(cache.make_key(f"hs{{{tag}}}"))
@@ -599,7 +533,7 @@ class _Bucket:
         self.users = f"{prefix}:u"
         self.counters = f"{prefix}:n"
         self._lock = (f"{prefix}:l:", f"{prefix}:q:", f"{prefix}:w:")
-        self._context, self._contexts = f"{prefix}:c:", f"{prefix}:m:"
+        self._contexts = f"{prefix}:c:"
 
     def session(self, session_id: str, transport: str) -> list[str]:
         anonymous, signed_in = self.indexes[:2] if transport == "cookie" else self.indexes[2:]
@@ -612,23 +546,15 @@ class _Bucket:
         keys = [*self.session(session_id, transport), self.users]
         if commit.ticket:
             return [*keys, self._contexts + session_id, *self.lock(session_id)]
-        if commit.signed or commit.expiry:
+        if commit.contexts or commit.signed or commit.expiry:
             return [*keys, self._contexts + session_id]
         return keys
 
     def lock(self, session_id: str) -> list[str]:
         return [part + session_id for part in self._lock]
 
-    def context(self, session_id: str, name: str) -> list[str]:
-        return [
-            self._prefix + session_id,
-            self.contexts_of(session_id) + name,
-            self._contexts + session_id,
-        ]
-
-    def contexts_of(self, session_id: str) -> str:
-        """What the keys of a session's contexts begin with."""
-        return f"{self._context}{session_id}:"
+    def session_and_contexts(self, session_id: str) -> list[str]:
+        return [self._prefix + session_id, self._contexts + session_id]
 
     def everything(self, session_id: str) -> list[str]:
         return [self._prefix + session_id, *self.indexes, self.users, self.counters]
@@ -669,20 +595,11 @@ def _opened(session_id: str, answer: object) -> Opened:
     )
 
 
-def _context_fields(session_id: str, name: str, answer: object) -> dict[str, bytes]:
-    """What ``packed_context`` in ``scripts/session.lua`` puts into an answer."""
-    fields: dict[str, bytes] = {}
-    answered_for = b""
-    if isinstance(answer, bytes) and answer[:ID_LENGTH] == session_id.encode():
-        strings = _strings(answer, _HEAD.size)
-        for field, value in zip(strings[::2], strings[1::2], strict=True):
-            if field[:1] != META:
-                fields[field.decode("utf-8", "surrogatepass")] = value
-            elif field[1:] == b"k":
-                answered_for = value
-    if answered_for != name.encode():
-        raise SessionUnavailable("The session store answered for another context.")
-    return fields
+def _context_fields(packed: bytes) -> dict[str, bytes]:
+    """The fields of a context, as ``put_context`` in ``scripts/session.lua`` keeps them."""
+    strings = _strings(packed, 0)
+    names = (name.decode("utf-8", "surrogatepass") for name in strings[::2])
+    return dict(zip(names, strings[1::2], strict=True))
 
 
 def _strings(packed: bytes, at: int) -> list[bytes]:
@@ -714,8 +631,10 @@ def _flat(fields: dict[str, bytes]) -> Iterable[bytes]:
         yield value
 
 
-def _context_changes(changes: Changes) -> Iterable[bytes | int]:
-    yield from (int(changes.clear), len(changes.set), len(changes.delete))
+def _context_change(context: ContextChange) -> Iterable[bytes | int | str]:
+    changes = context.changes
+    yield from (context.name, _optional(context.idle), "1" if context.promote else "")
+    yield from (len(changes.set), len(changes.delete))
     yield from _flat(changes.set)
     yield from map(_name, changes.delete)
 

@@ -51,7 +51,10 @@ class Sessions:
 
     def new(self, key: str | None = None, **options: Any) -> Face:
         """What a request has that presents ``key``, before it touched its session."""
-        return Face(SessionStore(key, transport=self.transport, **options), self.half)
+        session = SessionStore(key, transport=self.transport, **options)
+        # As in a sync server, where no event loop is held up.
+        session._sync = self.half == "sync"
+        return Face(session, self.half)
 
     def again(self, face: Face) -> Face:
         """The same session in another request."""

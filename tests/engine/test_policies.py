@@ -11,6 +11,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 
 from django_header_sessions import registry
 from django_header_sessions.engine import SessionStore
@@ -23,6 +25,7 @@ from django_header_sessions.exceptions import (
     SessionUnavailable,
 )
 from django_header_sessions.keys import SessionKey, make
+from django_header_sessions.policies import Policy
 from django_header_sessions.stores.base import Store
 
 from .face import Face, Half, Sessions
@@ -161,7 +164,8 @@ async def test_a_block_in_a_block_is_the_outer_ones_business(shared: Sessions) -
         with pytest.raises(SessionBusy):
             async with Serialized(other, wait=0):
                 raise AssertionError("it was locked")
-    assert await shared.stored(face) == {"n": 3}
+    # What the inner one did before it failed is forgotten, and that alone.
+    assert await shared.stored(face) == {"n": 2}
 
 
 async def test_a_new_session_is_nobody_elses_yet(shared: Sessions) -> None:
@@ -484,3 +488,423 @@ def test_a_session_store_is_freed_at_once() -> None:
     reference = weakref.ref(session)
     del session
     assert reference() is None
+
+
+# What can go wrong within a block, and around it.
+
+
+async def test_what_a_block_changed_that_failed_is_not_stored_by_its_request(
+    shared: Sessions,
+) -> None:
+    face = await shared.saved(n=1, gone=1, cart=[1])
+    mine = await shared.opened(face.key)
+    await mine.set("before", 1)
+    with suppress(ZeroDivisionError):
+        async with Serialized(mine):
+            await mine.set("n", -1)
+            await mine.pop("gone")
+            (await mine.get("cart")).append(2)
+            await mine.set("before", 2)
+            raise ZeroDivisionError
+    assert dict(await mine.items()) == {"n": 1, "gone": 1, "cart": [1], "before": 1}
+    await mine.finish(commit=True)
+    assert await shared.stored(face) == {"n": 1, "gone": 1, "cart": [1], "before": 1}
+
+
+async def test_a_block_that_failed_leaves_nothing_to_store(shared: Sessions) -> None:
+    face = await shared.saved(n=1)
+    mine = await shared.opened(face.key)
+    with suppress(ZeroDivisionError):
+        async with Serialized(mine):
+            mine.session.clear()
+            (await mine.context("tool"))["n"] = 1
+            raise ZeroDivisionError
+    assert not mine.session.modified
+    assert dict(await mine.items()) == {"n": 1}
+    await mine.finish(commit=True)
+    assert await shared.stored(face) == {"n": 1}
+    assert await (await shared.opened(face.key)).contexts() == []
+
+
+async def test_what_a_block_stored_before_it_failed_stays(shared: Sessions) -> None:
+    face = await shared.saved(n=1)
+    mine = await shared.opened(face.key)
+    await mine.set("before", 1)
+    with suppress(ZeroDivisionError):
+        async with Serialized(mine):
+            await mine.set("n", 2)
+            await mine.save()
+            assert await mine.increment("count") == 1
+            await mine.set("n", 3)
+            raise ZeroDivisionError
+    assert dict(await mine.items()) == {"n": 2, "before": 1, "count": 1}
+    await mine.finish(commit=True)
+    assert await shared.stored(face) == {"n": 2, "before": 1, "count": 1}
+
+
+async def test_a_counter_that_a_failed_block_raised_is_known_with_what_was_assigned_before(
+    shared: Sessions,
+) -> None:
+    face = await shared.saved(n=1)
+    mine = await shared.opened(face.key)
+    await mine.set("before", 1)
+    with suppress(ZeroDivisionError):
+        async with Serialized(mine):
+            await mine.increment("n")
+            raise ZeroDivisionError
+    assert dict(await mine.items()) == {"n": 2, "before": 1}
+
+
+async def test_a_failed_block_that_ended_or_made_or_renamed_its_session(shared: Sessions) -> None:
+    face = await shared.saved(n=1)
+    mine = await shared.opened(face.key)
+    with suppress(ZeroDivisionError):
+        async with Serialized(mine):
+            await mine.flush()
+            await mine.set("n", 2)
+            raise ZeroDivisionError
+    assert dict(await mine.items()) == {}
+    assert mine.session.modified, "a browser's cookie is to be deleted"
+    await mine.finish(commit=True)
+    assert await shared.stored(face) is None
+
+    face = await shared.saved(n=1)
+    mine = await shared.opened(face.key)
+    with suppress(ZeroDivisionError):
+        async with Serialized(mine):
+            await mine.cycle_key()
+            await mine.set("n", 2)
+            raise ZeroDivisionError
+    assert mine.session.modified, "a browser has to be told of its new key"
+    await mine.finish(commit=True)
+    assert await shared.stored(mine) == {"n": 1}
+
+    new = shared.new()
+    await new.set("before", 1)
+    with suppress(ZeroDivisionError):
+        async with Serialized(new):
+            await new.set("n", 2)
+            raise ZeroDivisionError
+    assert dict(await new.items()) == {"before": 1}
+    with suppress(ZeroDivisionError):
+        async with Serialized(new):
+            await new.set("n", 2)
+            await new.save()
+            await new.set("n", 3)
+            raise ZeroDivisionError
+    assert dict(await new.items()) == {"before": 1, "n": 2}
+    assert await shared.stored(new) == {"before": 1, "n": 2}
+
+
+async def test_contexts_that_were_changed_before_a_failed_block_are_not_lost(
+    shared: Sessions,
+) -> None:
+    face = await shared.saved(n=1)
+    mine = await shared.opened(face.key)
+    context = await mine.context("tool")
+    context["before"] = [1]
+    with suppress(ZeroDivisionError):
+        async with Serialized(mine):
+            context["before"].append(2)
+            context["n"] = 1
+            (await mine.context("other"))["n"] = 1
+            raise ZeroDivisionError
+    assert dict(context) == {"before": [1]}
+    await mine.finish(commit=True)
+    reader = await shared.opened(face.key)
+    assert [each.name for each in await reader.contexts()] == ["tool"]
+    assert dict(await reader.context("tool")) == {"before": [1]}
+
+
+async def test_who_outlived_its_lease_begins_again_with_the_session_as_it_is(
+    clocked: None, time_machine: Any, half: Half
+) -> None:
+    time_machine.move_to(1_800_000_000, tick=False)
+    sessions = Sessions("header", half)
+    face = await sessions.saved(n=1)
+    mine = await sessions.opened(face.key)
+
+    async def add(*, late: bool) -> None:
+        async with Serialized(mine, lease=5):
+            n = await mine.get("n")
+            await mine.set("n", n + 1)
+            if late:
+                time_machine.shift(6)
+                async with Serialized(await sessions.opened(face.key), wait=0) as other:
+                    await other.set("n", 100)
+
+    with pytest.raises(LeaseExpired):
+        await add(late=True)
+    assert await sessions.stored(face) == {"n": 100}
+    # Neither at the end of the request nor in a second attempt is what was refused stored.
+    await mine.finish(commit=True)
+    assert await sessions.stored(face) == {"n": 100}
+    await add(late=False)
+    assert await sessions.stored(face) == {"n": 101}
+
+
+async def test_a_context_that_was_only_read_before_the_lock_is_read_anew(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    (await face.context("tool"))["n"] = 1
+    await face.finish(commit=True)
+    mine = await shared.opened(face.key)
+    assert (await mine.context("tool"))["n"] == 1
+    async with Serialized(await shared.opened(face.key)) as other:
+        (await other.context("tool"))["n"] = 2
+    async with Serialized(mine):
+        context = await mine.context("tool")
+        context["n"] = context["n"] + 1
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {"n": 3}
+
+
+async def test_what_cannot_be_stored_was_assigned_before_the_block(shared: Sessions) -> None:
+    face = await shared.saved(n=1)
+    mine = await shared.opened(face.key)
+    await mine.set("x", object())
+    with pytest.raises(TypeError):
+        async with Serialized(mine):
+            raise AssertionError("it cannot begin")
+    assert not mine.session.locked
+    async with Serialized(await shared.opened(face.key), wait=0):
+        pass
+
+
+async def test_tasks_of_one_request_do_not_mistake_one_anothers_blocks(
+    listing_store: Store,
+) -> None:
+    sessions = Sessions("header", "async")
+    face = await sessions.saved(n=0)
+    mine = await sessions.opened(face.key)
+    inside = asyncio.Event()
+
+    async def first() -> None:
+        async with mine.session.serialized():
+            n = mine.session["n"]
+            inside.set()
+            await asyncio.sleep(0.05)
+            mine.session["n"] = n + 1
+
+    async def second() -> None:
+        await inside.wait()
+        with pytest.raises(RuntimeError, match="in another thread or task"):
+            async with mine.session.serialized():
+                raise AssertionError("both would have read the same")
+
+    await asyncio.gather(first(), second())
+    assert await sessions.stored(face) == {"n": 1}
+    # A block around them is theirs, too; but theirs are not one another's.
+    inside.clear()
+    async with mine.session.serialized():
+        await asyncio.gather(first(), second())
+    assert await sessions.stored(face) == {"n": 2}
+
+    async def waits() -> None:
+        await mine.session.alock()
+
+    async with (await sessions.opened(face.key)).session.serialized():
+        waiting = asyncio.create_task(waits())
+        await asyncio.wait([waiting], timeout=0.05)
+        with pytest.raises(RuntimeError, match="waits for its session already"):
+            await mine.session.alock()
+    await waiting
+    await mine.unlock()
+
+
+async def test_a_block_within_a_thread_that_a_block_calls_is_inside_it(
+    listing_store: Store,
+) -> None:
+    sessions = Sessions("header", "async")
+    face = await sessions.saved(n=0)
+    mine = (await sessions.opened(face.key)).session
+
+    def add() -> None:
+        with mine.serialized():
+            mine["n"] = mine["n"] + 1
+
+    async with mine.serialized():
+        await sync_to_async(add)()
+    assert await sessions.stored(face) == {"n": 1}
+
+
+async def test_a_block_cannot_begin_within_itself(shared: Sessions) -> None:
+    mine = await shared.opened((await shared.saved(n=1)).key)
+    block = Serialized(mine)
+    async with block:
+        with pytest.raises(RuntimeError, match="this very block"):
+            async with block:
+                raise AssertionError("it would never end")
+    assert not mine.session.locked
+    async with block:
+        await mine.set("n", 2)
+    assert await shared.stored(mine) == {"n": 2}
+    read_only = mine.session.readonly()
+    with read_only, read_only:
+        pass
+    assert not mine.session.read_only
+
+
+async def test_a_loop_is_not_held_up_by_who_waits_in_it(listing_store: Store) -> None:
+    mine = SessionStore((await Sessions("header", "async").saved(n=1)).key, transport="header")
+    await mine.aopen()
+    for begin in (mine.lock, mine.serialized().__enter__):
+        with pytest.raises(SynchronousOnlyOperation, match="async with"):
+            begin()
+    assert not mine.locked
+
+
+@pytest.mark.parametrize("terms", [{"wait": -1}, {"wait": float("nan")}, {"wait": float("inf")}])
+@pytest.mark.parametrize("more", [{}, {"lease": 0}, {"lease": float("inf")}, {"lease": -1}])
+async def test_terms_that_make_no_sense_are_refused_and_nothing_is_left(
+    local_sessions: Sessions, terms: dict[str, float], more: dict[str, float]
+) -> None:
+    mine = await local_sessions.opened((await local_sessions.saved(n=1)).key)
+    for each in (terms, more) if more else (terms,):
+        with pytest.raises(ValueError, match="is a number of seconds"):
+            await mine.lock(**each)
+    assert not bell_of(mine.session).awaited
+    await mine.lock(wait=0, lease=0.0001)
+
+
+async def test_a_cookie_that_opens_nothing_is_no_session_to_wait_for(
+    any_store: Store, half: Half
+) -> None:
+    """As in Django, whose sessions are new then."""
+    sessions = Sessions("cookie", half)
+    late = sessions.new(make())
+    assert not await late.open()
+    async with Serialized(late):
+        await late.set("n", 1)
+    assert await sessions.stored(late) == {"n": 1}
+
+
+async def test_a_sign_in_under_a_lock_gives_the_session_a_new_key(shared: Sessions) -> None:
+    """Also where to lock it was the first thing that was done to it."""
+    face = await shared.saved(n=1)
+    mine = shared.new(face.key)
+    await mine.lock()
+    await mine.update({"_auth_user_id": "7", "_auth_user_backend": "b", "_auth_user_hash": "h"})
+    await mine.finish(commit=True)
+    assert mine.key != face.key
+    assert mine.key.id == face.key.id
+    assert (await shared.opened(mine.key)).session["_auth_user_id"] == "7"
+
+
+# A task that is cancelled, at every question that it asks.
+
+
+def bell_of(session: SessionStore) -> Any:
+    store: Any = session._store
+    return store._bell
+
+
+class Interrupted:
+    """Cancels the current task at one of the questions to the store: before it is asked, or when
+    it was answered and the answer is on its way."""
+
+    def __init__(self, store: Any, at: int, *, answered: bool) -> None:
+        self._store, self._at, self._answered = store, at, answered
+        self.asked: list[str] = []
+        self._verbs = "aopen alock acommit aunlock aopen_context acontexts aend_context".split()
+
+    def __enter__(self) -> Interrupted:
+        for verb in self._verbs:
+            setattr(self._store, verb, self._wrapped(verb, getattr(self._store, verb)))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for verb in self._verbs:
+            delattr(self._store, verb)
+
+    def _wrapped(self, verb: str, ask: Any) -> Any:
+        async def asked(*args: Any) -> Any:
+            self.asked.append(verb)
+            mine = len(self.asked) == self._at
+            if mine and not self._answered:
+                await self._cancel()
+            answer = await ask(*args)
+            if mine:
+                await self._cancel()
+            return answer
+
+        return asked
+
+    async def _cancel(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+
+async def block(session: SessionStore) -> None:
+    async with session.serialized():
+        session["n"] = 2
+        (await session.acontext("tool"))["n"] = 1
+        await session.aincrement("count")
+
+
+async def whole_request(session: SessionStore) -> None:
+    """What the middleware does for a view that serialises."""
+    try:
+        await session.aopen(Policy("serialized"))
+        assert session["n"] == 1
+        session["n"] = 2
+        await session.afinish(commit=True)
+    except BaseException:
+        await session.aunlock()
+        raise
+
+
+async def reads(session: SessionStore) -> None:
+    await session.alock()
+    await session.aunlock()
+
+
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize("work", [block, whole_request, reads])
+@pytest.mark.parametrize("store_of", ["redis", "locmem"])
+async def test_who_is_cancelled_at_any_question_leaves_the_session_to_others(
+    work: Callable[[SessionStore], Coroutine[Any, Any, None]],
+    store_of: str,
+    request: pytest.FixtureRequest,
+    settings: Any,
+    *,
+    answered: bool,
+) -> None:
+    if store_of == "redis":
+        settings.CACHES = {"default": request.getfixturevalue("redis_cache")}
+    sessions = Sessions("header", "async")
+    at = 1
+    while True:
+        face = await sessions.saved(n=1)
+        session = SessionStore(face.key, transport="header")
+        with Interrupted(session._store, at, answered=answered) as interrupted:
+            task = asyncio.create_task(work(session))
+            await asyncio.wait([task])
+        assert not bell_of(session).awaited
+        other = (await sessions.opened(face.key)).session
+        await other.alock(wait=0)
+        await other.aunlock()
+        if len(interrupted.asked) < at:
+            assert task.exception() is None
+            break
+        assert task.cancelled()
+        at += 1
+    assert at > 1
+
+
+def test_the_whole_process_stops_in_the_middle_of_a_block(listing_store: Store) -> None:
+    """As a server does whose worker has taken too long, by an exception that is no error."""
+    session = SessionStore(transport="header")
+    session["n"] = 1
+    session.save()
+
+    def work() -> None:
+        with session.serialized():
+            session["n"] = 2
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        work()
+    other = SessionStore(session.session_key, transport="header")
+    with other.serialized(wait=0):
+        assert other["n"] == 1

@@ -467,7 +467,7 @@ def test_what_a_context_costs(site: Site, valkey: Valkey) -> None:
         ([["context", "tool"]], 2),
         ([["in_context", "tool", "n", 3]], 3),
         ([["new_context"]], 2),
-        ([["in_context", "tool", "n", 4], ["set", "n", 1]], 4),
+        ([["in_context", "tool", "n", 4], ["set", "n", 1]], 3),
     ):
         with commands(valkey) as seen:
             assert site.do(*actions, key=key).status == 200

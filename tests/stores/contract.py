@@ -31,7 +31,7 @@ from django_header_sessions.stores.base import (
     Activity,
     Commit,
     Committed,
-    ContextCommit,
+    ContextChange,
     Cursor,
     Draft,
     Expiry,
@@ -171,10 +171,15 @@ class Verbs:
         name: str,
         changes: Changes | None = None,
         transport: str = "header",
+        *,
+        new: bool = False,
+        idle: int = IDLE,
+        most: int = 100,
         **what: Any,
     ) -> None:
-        commit = ContextCommit(changes or Changes(), **({"idle": IDLE, "most": 100} | what))
-        await self._ask("commit_context", key, transport, TERMS, name, commit)
+        """A commit that is about one context alone."""
+        change = ContextChange(name, changes or Changes(), idle if new else None)
+        await self.commit(key, transport=transport, contexts=[change], most=most, **what)
 
     async def promote(
         self,
@@ -184,10 +189,11 @@ class Verbs:
         ticket: str = "",
         transport: str = "header",
     ) -> dict[str, bytes]:
-        fields: dict[str, bytes] = await self._ask(
-            "promote", key, transport, TERMS, name, changes or Changes(), ticket
+        change = ContextChange(name, changes or Changes(), promote=True)
+        committed = await self.commit(
+            key, transport=transport, contexts=[change], most=100, ticket=ticket
         )
-        return fields
+        return committed.promoted
 
     async def contexts(self, session_id: str) -> list[LiveContext]:
         found: list[LiveContext] = await self._ask("contexts", session_id)

@@ -21,6 +21,7 @@ from django_header_sessions.keys import SessionKey, make
 from django_header_sessions.stores.base import (
     ASK_AGAIN,
     PATIENCE,
+    ContextChange,
     Expiry,
     LiveContext,
     Opened,
@@ -253,6 +254,17 @@ class LockContract(Base):
         await verbs.unlock(key.id, "p.one")
         assert verbs.bench.dump() == before
 
+    async def test_nothing_is_left_of_those_who_never_came_back(self, verbs: Verbs) -> None:
+        key = await verbs.create()
+        before = verbs.bench.dump()
+        await holds(verbs, key, "p.one", 10 * SECOND)
+        await waits(verbs, key, "q.two")
+        verbs.bench.forward(10 * SECOND + PATIENCE + 2)
+        await verbs.sweep()
+        assert b"p.one" not in verbs.bench.dump()
+        assert b"q.two" not in verbs.bench.dump()
+        assert len(verbs.bench.dump()) == len(before)
+
 
 class ContextContract(Base):
     async def test_a_context_has_fields_of_its_own(self, verbs: Verbs) -> None:
@@ -287,8 +299,12 @@ class ContextContract(Base):
         # Made by two calls at the same time, it is one.
         await verbs.commit_context(key, "one", Changes(set={"d": b"3"}), new=True)
         assert await verbs.open_context(key, "one") == {"a": b"1", "c": b"2", "d": b"3"}
-        await verbs.commit_context(key, "one", Changes(clear=True, set={"e": b"4"}))
+        await verbs.commit_context(key, "one", Changes(set={"e": b"4"}, delete=["a", "c", "d"]))
         assert await verbs.open_context(key, "one") == {"e": b"4"}
+        # What is deleted and set in turn has its place at the end, once.
+        await verbs.commit_context(key, "one", Changes(delete=["e"]))
+        await verbs.commit_context(key, "one", Changes(set={"e": b"5", "f": b""}))
+        assert await verbs.open_context(key, "one") == {"e": b"5", "f": b""}
 
     async def test_names_and_values_of_any_bytes_are_kept(self, verbs: Verbs) -> None:
         key = await verbs.create()
@@ -375,6 +391,57 @@ class ContextContract(Base):
         assert await verbs.open_context(key, "one") == {}
         assert await verbs.open_context(key, "two") is None
 
+    async def test_a_commit_is_of_the_session_and_its_contexts_together_or_of_none(
+        self, verbs: Verbs
+    ) -> None:
+        key = await verbs.create({"n": b"no number"})
+        await verbs.commit_context(key, "one", Changes(set={"a": b"1"}), new=True)
+
+        def all_of(*more: ContextChange, **what: Any) -> Awaitable[Any]:
+            mine = [ContextChange("one", Changes(set={"a": b"2"})), *more]
+            return verbs.commit(key, contexts=mine, most=2, **({"changes": changes} | what))
+
+        changes = Changes(set={"b": b"2"})
+        new = ContextChange("two", Changes(set={"a": b"2"}), IDLE)
+        refused: list[tuple[type[Exception], Awaitable[Any]]] = [
+            (ContextUnknown, all_of(ContextChange("two", Changes(set={"a": b"2"})))),
+            (TooManyContexts, all_of(new, ContextChange("three", Changes(), IDLE))),
+            (TypeError, all_of(new, changes=Changes(set={"b": b"2"}, add=("n", 1)))),
+            (LeaseExpired, all_of(new, ticket="p.1")),
+        ]
+        for error, asked in refused:
+            with pytest.raises(error):
+                await asked
+            assert (await verbs.there(key)).fields == {"n": b"no number"}
+            assert await verbs.open_context(key, "one") == {"a": b"1"}
+            assert await verbs.open_context(key, "two") is None
+        await all_of(new, changes=Changes(set={"b": b"2"}, add=("c", 3)))
+        fields = {"n": b"no number", "b": b"2", "c": b"3"}
+        assert (await verbs.there(key)).fields == fields
+        assert await verbs.open_context(key, "one") == {"a": b"2"}
+        assert await verbs.open_context(key, "two") == {"a": b"2"}
+
+    async def test_a_new_one_that_is_promoted_at_once_takes_no_place(self, verbs: Verbs) -> None:
+        key = await verbs.create()
+        await verbs.commit_context(key, "one", new=True, most=1)
+        change = ContextChange("two", Changes(set={"a": b"2"}), IDLE, promote=True)
+        committed = await verbs.commit(key, contexts=[change], most=1)
+        assert committed.promoted == {"a": b"2"}
+        assert [one.name for one in await verbs.contexts(key.id)] == ["one"]
+
+    async def test_a_lifetime_that_was_shortened_and_lengthened_again(self, verbs: Verbs) -> None:
+        """A context that was to end with its session is not there again with a longer one; what
+        is made now is."""
+        key = await verbs.create()
+        await verbs.commit_context(key, "one", new=True)
+        await verbs.commit(key, expiry=Expiry("deadline", 60 * SECOND))
+        (context,) = await verbs.contexts(key.id)
+        assert context.expires_in <= IDLE
+        await verbs.commit(key, expiry=Expiry("deadline", HOUR))
+        await verbs.commit_context(key, "two", new=True)
+        verbs.bench.forward(IDLE - SLACK)
+        assert await verbs.open_context(key, "two") == {}
+
     @pytest.mark.parametrize("how", ["end", "expire", "shorten"])
     async def test_contexts_are_gone_with_their_session_from_the_store_too(
         self, verbs: Verbs, how: str
@@ -399,11 +466,7 @@ class ContextContract(Base):
             with pytest.raises(SessionEnded):
                 await ask
         assert not await verbs.end_context(key.id, "one")
-        self.forget_expired()
         assert b"of the context" not in verbs.bench.dump()
-
-    def forget_expired(self) -> None:
-        """Have the cache drop what expired, which some do only when they are asked for it."""
 
     async def test_a_context_outlives_no_session(self, verbs: Verbs) -> None:
         key = await verbs.create()
@@ -455,7 +518,8 @@ class ContextContract(Base):
         key = await verbs.create()
         fields = {f"{n}": b"%d" % n for n in range(1000)}
         await verbs.commit_context(key, "one", Changes(set=fields), new=True)
-        assert await verbs.promote(key, "one", Changes(clear=True, set={"a": b"1"})) == {"a": b"1"}
+        changes = Changes(set={"a": b"1"}, delete=list(fields))
+        assert await verbs.promote(key, "one", changes) == {"a": b"1"}
         await verbs.commit_context(key, "one", Changes(set=fields), new=True)
         assert await verbs.promote(key, "one") == fields
         assert (await verbs.there(key)).fields == {"a": b"1", **fields}

@@ -28,7 +28,7 @@ from django_header_sessions.exceptions import SessionUnavailable
 from django_header_sessions.fields import Changes
 from django_header_sessions.keys import SessionKey, make
 from django_header_sessions.stores import get_store
-from django_header_sessions.stores.base import Terms
+from django_header_sessions.stores.base import ContextChange, Terms
 from django_header_sessions.stores.servers import MAX_CONNECTIONS, connection_options, named
 
 from ..processes import Process, Valkey, free_port
@@ -66,7 +66,16 @@ def reading(verbs: Verbs, key: SessionKey) -> dict[str, Callable[[], Awaitable[A
         "page": verbs.page,
         "of_user": partial(verbs.of_user, "7"),
         "sweep": verbs.sweep,
+        "lock": partial(lock_and_unlock, verbs, key),
+        "contexts": partial(verbs.contexts, key.id),
+        "end_context": partial(verbs.end_context, key.id, "never"),
     }
+
+
+async def lock_and_unlock(verbs: Verbs, key: SessionKey) -> Any:
+    opened = await verbs.lock(key, "p.1")
+    await verbs.unlock(key.id, "p.1")
+    return opened
 
 
 def writing(verbs: Verbs, key: SessionKey) -> dict[str, Callable[[], Awaitable[Any]]]:
@@ -74,6 +83,10 @@ def writing(verbs: Verbs, key: SessionKey) -> dict[str, Callable[[], Awaitable[A
         "create": partial(verbs.create, {"a": b"1"}, user="7"),
         "commit": partial(verbs.commit, key, Changes(set={"a": b"2"}, delete=["b"])),
         "increment": partial(verbs.commit, key, Changes(add=("n", 1))),
+        "make a context": partial(verbs.commit_context, key, "one", new=True),
+        "promote one": partial(
+            verbs.commit, key, contexts=[ContextChange("two", idle=60_000, promote=True)], most=9
+        ),
         "sign in": partial(verbs.commit, key, signed=True, user="8", rotate_to=make(key.id)),
     }
 
@@ -85,8 +98,12 @@ def every(verbs: Verbs, key: SessionKey) -> dict[str, Callable[[], Awaitable[Any
         for name, verb in reading(verbs, make()).items()
         if name in {"open", "exists", "get"}
     }
+    more: dict[str, Callable[[], Awaitable[Any]]] = {
+        "open_context": partial(verbs.open_context, key, "of the test"),
+        "unlock": partial(verbs.unlock, key.id, "p.1"),
+    }
     end = {"end": partial(verbs.end, key.id), "end of no session": partial(verbs.end, make().id)}
-    return reading(verbs, key) | writing(verbs, key) | never | end
+    return reading(verbs, key) | more | writing(verbs, key) | never | end
 
 
 async def assert_unavailable(*verbs: dict[str, Callable[[], Awaitable[Any]]]) -> None:
@@ -188,6 +205,7 @@ async def test_a_full_server_still_reads_and_ends_and_writes_nothing_by_half(
     verbs.checking = True
     key = await verbs.create({"a": b"1", "b": b"1"}, user="7")
     other = await verbs.create({"a": b"1"})
+    await verbs.commit_context(key, "of the test", Changes(set={"c": b"1"}), new=True)
     for _ in range(2):  # with all scripts known, and with none
         valkey.client.config_set("maxmemory", 1)
         before = verbs.bench.dump()
@@ -200,6 +218,8 @@ async def test_a_full_server_still_reads_and_ends_and_writes_nothing_by_half(
         valkey.client.config_set("maxmemory", 0)
         valkey.client.script_flush()
     valkey.client.config_set("maxmemory", 1)
+    assert await verbs.open_context(key, "of the test") == {"c": b"1"}
+    assert await verbs.end_context(key.id, "of the test") is True
     assert await verbs.end(other.id) is True
     assert await verbs.open(other) is None
     assert await verbs.total() == 1

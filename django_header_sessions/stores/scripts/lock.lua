@@ -1,5 +1,6 @@
-#!lua
--- Takes the lock of a session, in the order of arrival, and opens the session.
+#!lua flags=allow-oom
+-- Takes the lock of a session, in the order of arrival, and opens the session: when memory is full,
+-- too, so that reads go on.
 -- KEYS  1 session  2 index of the anonymous  3 index of the signed in  4 lock  5 queue
 --       6 who waits
 -- ARGV  1 id  2 hash of the secret  3 transport  4 default idle timeout  5 ticket

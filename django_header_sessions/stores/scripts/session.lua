@@ -113,38 +113,43 @@ local function measured(key)
   return count, bytes
 end
 
--- Removes the fields of a hash; its meta values stay.
-local function clear(key)
-  for _, name in ipairs(redis.call('HKEYS', key)) do
-    if name:byte() ~= 255 then redis.call('HDEL', key, name) end
+-- The contexts of a session are one hash: of each the fields, names and values in turn, as a
+-- MessagePack array under 'd' and its name; and under 'm' and its name when it is over, its idle
+-- timeout, how many fields it has and the bytes of their names and values.
+
+-- What 'm' holds of each context that is live. Those that are over are dropped.
+local function contexts_in(key, now)
+  local metas, names = {}, {}
+  for _, field in ipairs(redis.call('HKEYS', key)) do
+    if field:sub(1, 1) == 'm' then names[#names + 1] = field:sub(2) end
   end
+  for _, name in ipairs(names) do
+    local gone, idle, count, bytes = redis.call('HGET', key, 'm' .. name):match(
+      '^(%d+) (%d+) (%d+) (%d+)$')
+    if tonumber(gone) > now then
+      metas[name] = {tonumber(gone), tonumber(idle), tonumber(count), tonumber(bytes)}
+    else
+      redis.call('HDEL', key, 'm' .. name, 'd' .. name)
+    end
+  end
+  return metas
 end
 
--- Sets the fields whose names and values are arguments from `set` on, and deletes those whose names
--- are from `delete` on, up to before `rest`.
-local function change(key, set, delete, rest)
-  -- In parts: concurrent commits may have made more fields than unpack can put out at once.
-  for at = set, delete - 1, 1000 do
-    redis.call('HSET', key, unpack(ARGV, at, math.min(at + 999, delete - 1)))
-  end
-  for at = delete, rest - 1, 1000 do
-    redis.call('HDEL', key, unpack(ARGV, at, math.min(at + 999, rest - 1)))
-  end
+-- Has the contexts go from the store when the last of them is over, or their session before.
+local function time_contexts(key, metas, session_gone)
+  local last = 0
+  for _, meta in pairs(metas) do last = math.max(last, meta[1]) end
+  if last > 0 then redis.call('PEXPIREAT', key, math.min(last, session_gone)) end
 end
 
--- A context in an answer: as a session, with its name as one meta value more.
-local function packed_context(id, name, hash)
-  hash[#hash + 1], hash[#hash + 2] = '\255k', name
-  return packed(id, 0, 0, hash)
-end
-
--- Begins the idle timeout of a context anew; it ends with its session at the latest.
-local function slide_context(session, context, contexts, name, idle)
-  local over = redis.call('PEXPIRETIME', session)
-  local gone = math.min(clock() + idle, over)
-  redis.call('PEXPIREAT', context, gone)
-  redis.call('ZADD', contexts, gone, name)
-  redis.call('PEXPIREAT', contexts, over)
+-- Stores what a context has; its idle timeout begins anew, and its session caps it.
+local function put_context(key, metas, name, fields, idle, now, session_gone)
+  local count, bytes = #fields / 2, 0
+  for _, text in ipairs(fields) do bytes = bytes + #text end
+  local gone = math.min(now + idle, session_gone)
+  redis.call('HSET', key, 'd' .. name, cmsgpack.pack(fields), 'm' .. name,
+    string.format('%d %d %d %d', gone, idle, count, bytes))
+  metas[name] = {gone, idle, count, bytes}
 end
 
 -- Whether a hash is one of the last four.
