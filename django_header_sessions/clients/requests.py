@@ -6,10 +6,8 @@ import concurrent.futures
 import gc
 import time
 from typing import Any
-from urllib.parse import urljoin
 
 import requests
-from requests.utils import requote_uri
 
 from django_header_sessions.clients import flow
 from django_header_sessions.clients.flow import (
@@ -62,7 +60,7 @@ class Trip:
             self.steps = None
             response = self._finish(steps, response, how)
         # The library copies the headers of the request it sent, whatever the next host is.
-        target = redirected_to(response)
+        target = redirected_to(response, request)
         if target is not None:
             if self.session.owns(flow.origin_of(target)):
                 self.held = self.session.current()
@@ -133,12 +131,25 @@ def dress(session: HeaderSession, request: requests.PreparedRequest, held: flow.
     request.headers[session.header] = flow.SessionKey(held.value)
 
 
-def redirected_to(response: requests.Response) -> str | None:
-    """The URL that the library goes to next if it follows redirects, `None` if none."""
-    if not response.is_redirect:
-        return None
-    location = requests.Session().get_redirect_target(response)
-    return None if location is None else urljoin(response.url, requote_uri(location))
+def redirected_to(response: requests.Response, request: requests.PreparedRequest) -> str | None:
+    """The URL that the library goes to next if it follows redirects, `None` if none.
+
+    Asked of the library itself: whoever computes it a second time comes, for some spelling of a
+    Location, to another host than the one that is then sent the key.
+    """
+    with requests.Session() as asked:
+        # Only the way matters, not what proxies and passwords the environment has for it.
+        asked.trust_env = False
+        history = response.history
+        try:
+            ways: Any = asked.resolve_redirects(response, request, yield_requests=True)
+            url: str | None = next(ways).url
+        except (StopIteration, ValueError, requests.RequestException):
+            # No redirect, or one that the library cannot follow, either.
+            return None
+        finally:
+            response.history = history
+    return url
 
 
 class HeaderSession(flow.Flow, requests.auth.AuthBase):
