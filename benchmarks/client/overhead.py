@@ -36,9 +36,10 @@ def main() -> None:
             return library.Response(200, headers={"X-Session-Expires-In": "1800"})
 
         transport = library.MockTransport(answer)
+        session = module.HeaderSession(key="a" * 40, origin=URL)
         with (
             library.Client(transport=transport) as bare,
-            library.Client(transport=transport, auth=module.HeaderSession(key="a" * 40)) as keyed,
+            library.Client(transport=transport, auth=session) as keyed,
         ):
             pairs = [(batch(bare), batch(keyed)) for _ in range(BATCHES)]
         without, with_session = (min(times) for times in zip(*pairs, strict=True))

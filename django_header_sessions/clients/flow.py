@@ -290,16 +290,17 @@ def seconds_of(retry_after: str | None) -> float | None:
 class Flow:
     """One session as its client sees it. Safe to share between threads, and between tasks.
 
-    `key` continues a session that an earlier process had; `origin` binds the session to a server
-    (else the first call does). `renew` takes no arguments and makes a new session through the same
-    client, or returns a key; it may be a coroutine function where the library is asynchronous,
-    has `renew_timeout` seconds, and is called once for all calls that need it. `max_wait` bounds
-    the seconds one call spends on being put off with 503; 0 never waits. `insecure` lets the key
-    travel over plain HTTP to other hosts than this one. `resource` is the URL, or path on the
-    origin, where GET keeps the session alive and DELETE ends it.
+    `key` continues a session that an earlier process had, on the server that `origin` names;
+    without a key the first call says which server that is, unless `origin` does. `renew` takes no
+    arguments and makes a new session through the same client, or returns a key; it may be a
+    coroutine function where the library is asynchronous, has `renew_timeout` seconds, and is
+    called once for all calls that need it. `max_wait` bounds the seconds one call spends on being
+    put off with 503; 0 never waits. `insecure` lets the key travel over plain HTTP to other hosts
+    than this one. `resource` is the URL, or path on the origin, where GET keeps the session alive
+    and DELETE ends it.
 
-    Raises `ValueError` for a key that cannot be one and an origin that is none, and
-    `InsecureOrigin` for an origin the key may not be sent to.
+    Raises `ValueError` for a key that cannot be one or comes without its origin, and for an origin
+    that is none; `InsecureOrigin` for an origin the key may not be sent to.
     """
 
     # Seconds after which calls stop waiting for the first one. A library that tells us how every
@@ -321,6 +322,9 @@ class Flow:
         if key is not None and KEY.fullmatch(key) is None:
             # The value may be a real key with a typing error: it stays out of the message.
             raise ValueError("A session key is 40 characters of a-z and 0-9; this is none.")
+        if key is not None and origin is None:
+            # Else it would go to whatever happens to be called first.
+            raise ValueError("A session key is for one server: name it with origin=…, too.")
         self.header = header
         self.header_lower = header.lower()
         self.renew = renew
@@ -671,6 +675,8 @@ class Flow:
     def _adopt(self, flight: Flight, result: object) -> None:
         """Take a key that a `renew` returned instead of having it announced."""
         if isinstance(result, str) and KEY.fullmatch(result):
+            if self.origin is None:
+                raise SessionError("renew returned a key, and no origin was given that it is for.")
             with self._lock:
                 if self._flight is flight and self._held.key != result:
                     line = None if flight.lost is None else self._held.line

@@ -66,6 +66,8 @@ def open_with(request: pytest.FixtureRequest) -> Iterator[Open]:
     opened: list[Caller] = []
 
     def make(library: str, base: str, **options: Any) -> Caller:
+        if "key" in options:
+            options.setdefault("origin", base)
         known = {"key", "origin", "renew", "follow"}
         settings = {name: value for name, value in options.items() if name not in known}
         chosen = Options(

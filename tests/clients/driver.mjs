@@ -49,6 +49,7 @@ const ops = {
     return { status: response.status, document: text ? JSON.parse(text) : null };
   },
   start({ path }, client) {
+    if (path === undefined) return client.session.start();
     return client.session.start((fetch) =>
       fetch(client.base + path, { method: "PATCH", body: "{}" }),
     );

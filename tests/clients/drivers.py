@@ -78,6 +78,10 @@ class Caller(ABC):
     def start(self, path: str) -> None: ...
 
     @abstractmethod
+    def start_again(self) -> None:
+        """Start with what renews."""
+
+    @abstractmethod
     def end(self) -> None: ...
 
     @abstractmethod
@@ -150,6 +154,9 @@ class HttpxCaller(Caller):
 
     def start(self, path: str) -> None:
         self.session.start(lambda: self.call("PATCH", path, {}))
+
+    def start_again(self) -> None:
+        self.session.start()
 
     def end(self) -> None:
         self.session.end(self.client)
@@ -277,6 +284,9 @@ class HttpxAsyncCaller(AsyncCaller):
     def start(self, path: str) -> None:
         self.loop.run(self.session.astart(lambda: self.acall("PATCH", path, {})))
 
+    def start_again(self) -> None:
+        self.loop.run(self.session.astart())
+
     def end(self) -> None:
         self.loop.run(self.session.aend(self.client))
 
@@ -311,6 +321,9 @@ class AiohttpCaller(AsyncCaller):
 
     def start(self, path: str) -> None:
         self.loop.run(self.session.start(lambda: self.acall("PATCH", path, {})))
+
+    def start_again(self) -> None:
+        self.loop.run(self.session.start())
 
     def end(self) -> None:
         self.loop.run(self.session.end(self.client))
@@ -407,6 +420,9 @@ class FetchCaller(Caller):
 
     def start(self, path: str) -> None:
         self.ask("start", path=path)
+
+    def start_again(self) -> None:
+        self.ask("start")
 
     def end(self) -> None:
         self.ask("end")

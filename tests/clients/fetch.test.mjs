@@ -48,7 +48,7 @@ after(() => {
 const keys = () => seen.map((entry) => entry.headers["x-session-key"]);
 
 test("takes what fetch takes: a string, a URL, a Request, with its own headers", async () => {
-  const session = new HeaderSession({ key: KEY });
+  const session = new HeaderSession({ key: KEY, origin: base });
   await session.fetch(`${base}/a`, { headers: { "X-Session-Key": "mine", A: "b" } });
   await session.fetch(new URL(`${base}/b`));
   await session.fetch(new Request(`${base}/c`, { method: "POST", body: "text" }));
@@ -58,7 +58,7 @@ test("takes what fetch takes: a string, a URL, a Request, with its own headers",
 });
 
 test("fetch may be handed on without its object", async () => {
-  const { fetch } = new HeaderSession({ key: KEY });
+  const { fetch } = new HeaderSession({ key: KEY, origin: base });
   await fetch(`${base}/a`);
   assert.deepEqual(keys(), [KEY]);
 });
@@ -66,7 +66,7 @@ test("fetch may be handed on without its object", async () => {
 test("leaves a problem document for the caller to read", async () => {
   const document = { ...UNKNOWN, type: "urn:django-header-sessions:too-large" };
   answers["/a"] = () => [413, {}, document];
-  const response = await new HeaderSession({ key: KEY }).fetch(`${base}/a`);
+  const response = await new HeaderSession({ key: KEY, origin: base }).fetch(`${base}/a`);
   assert.deepEqual(await response.json(), document);
 });
 
@@ -74,7 +74,7 @@ test("sends a body once more, after a renewal and through a redirect", async () 
   answers["/a"] = ({ headers }) =>
     headers["x-session-key"] === KEY ? [401, {}, UNKNOWN] : [307, { Location: "/b" }];
   answers["/b"] = ({ body }) => [200, {}, { body }];
-  const session = new HeaderSession({ key: KEY, renew: () => NEWER });
+  const session = new HeaderSession({ key: KEY, origin: base, renew: () => NEWER });
   const response = await session.fetch(`${base}/a`, { method: "PATCH", body: "text" });
   assert.deepEqual(await response.json(), { body: "text" });
   assert.deepEqual(keys(), [KEY, NEWER, NEWER]);
@@ -82,7 +82,7 @@ test("sends a body once more, after a renewal and through a redirect", async () 
 
 test("a POST that is redirected with 303 goes on as a GET without a body", async () => {
   answers["/a"] = () => [303, { Location: "/b" }];
-  const session = new HeaderSession({ key: KEY });
+  const session = new HeaderSession({ key: KEY, origin: base });
   await session.fetch(`${base}/a`, { method: "POST", body: "text" });
   assert.equal(seen[1].method, "GET");
   assert.equal(seen[1].body, "");
@@ -90,13 +90,13 @@ test("a POST that is redirected with 303 goes on as a GET without a body", async
 
 test("a redirect in a circle ends", async () => {
   answers["/a"] = () => [302, { Location: "/a" }];
-  await assert.rejects(new HeaderSession({ key: KEY }).fetch(`${base}/a`), SessionError);
+  await assert.rejects(new HeaderSession({ key: KEY, origin: base }).fetch(`${base}/a`), SessionError);
   assert.ok(seen.length < 30);
 });
 
 test("redirect: error is honoured", async () => {
   answers["/a"] = () => [302, { Location: "/b" }];
-  const session = new HeaderSession({ key: KEY });
+  const session = new HeaderSession({ key: KEY, origin: base });
   await assert.rejects(session.fetch(`${base}/a`, { redirect: "error" }), SessionError);
   assert.equal(seen.length, 1);
 });
@@ -117,7 +117,7 @@ test("an aborted call rejects with the reason, wherever it waits", async () => {
 test("an aborted wait for a store that is down ends at once", async () => {
   answers["/a"] = () => [503, { "Retry-After": "5" }];
   const control = new AbortController();
-  const call = new HeaderSession({ key: KEY }).fetch(`${base}/a`, { signal: control.signal });
+  const call = new HeaderSession({ key: KEY, origin: base }).fetch(`${base}/a`, { signal: control.signal });
   while (seen.length === 0) await new Promise((resolve) => setImmediate(resolve));
   control.abort();
   await assert.rejects(call, { name: "AbortError" });
@@ -126,7 +126,7 @@ test("an aborted wait for a store that is down ends at once", async () => {
 test("what renew was told of is the cause", async () => {
   answers["/a"] = () => [401, {}, UNKNOWN];
   const why = new Error("wrong password");
-  const session = new HeaderSession({ key: KEY, renew: () => Promise.reject(why) });
+  const session = new HeaderSession({ key: KEY, origin: base, renew: () => Promise.reject(why) });
   await assert.rejects(session.fetch(`${base}/a`), (error) => {
     assert.ok(error instanceof SessionLost);
     assert.equal(error.cause, why);
@@ -146,11 +146,11 @@ test("start without anything to call is refused, and a failing one says why", as
 });
 
 test("the key is in nothing that shows the session", () => {
-  const session = new HeaderSession({ key: KEY });
+  const session = new HeaderSession({ key: KEY, origin: base });
   const shown = inspect(session, { showHidden: true, depth: null }) + JSON.stringify(session);
   assert.ok(!shown.includes(KEY.slice(15)));
   assert.throws(
-    () => new HeaderSession({ key: `${KEY}x` }),
+    () => new HeaderSession({ key: `${KEY}x`, origin: base }),
     (error) => !error.message.includes(KEY),
   );
 });

@@ -56,7 +56,7 @@ def test_says_new_then_sends_what_was_announced(call: Open, server: Server) -> N
 def test_goes_on_with_a_key_that_is_given(call: Open, server: Server) -> None:
     first = call()
     first.call("PATCH", "/state", {"a": 1})
-    second = call(key=str(first.key), origin=server.url)
+    second = call(key=str(first.key))
     assert second.call("GET", "/state").document == {"state": {"a": 1}}
 
 
@@ -67,6 +67,18 @@ def test_refuses_a_key_that_cannot_be_one(call: Open, key: str) -> None:
     with pytest.raises(ValueError, match="40 characters") as caught:
         call(key=key)
     assert not key or key == "new" or key not in str(caught.value)
+
+
+def test_a_key_is_for_one_origin_and_has_to_say_which(opener: Open, server: Server) -> None:
+    """Else the server that happens to be called first would be sent it."""
+    with pytest.raises(ValueError, match="origin"):
+        opener(server.url, key=make_key(), origin=None)
+    client = opener(server.url, renew=Renew("key", key=make_key()))
+    with pytest.raises(SessionNotStarted):
+        client.start_again()
+    assert client.key is None
+    assert client.call("GET", "/state").status == 200
+    assert [seen.sent for seen in server.seen] == ["new"]
 
 
 def test_follows_rotation(call: Open, server: Server) -> None:
@@ -675,14 +687,14 @@ def test_other_origins_are_called_without_the_session(
 @pytest.mark.parametrize("away", ["http://example.test", "http://127.0.0.1.example.test:80"])
 def test_no_plain_http_beyond_this_host(opener: Open, away: str) -> None:
     with pytest.raises(InsecureOrigin, match="plain HTTP"):
-        opener(away, key=make_key(), origin=away)
-    client = opener(away, key=make_key())
+        opener(away, key=make_key())
+    client = opener(away)
     with pytest.raises(InsecureOrigin, match="plain HTTP"):
         client.call("GET", "/x")
 
 
 def test_plain_http_when_told_to(opener: Open) -> None:
-    opener("http://example.test", key=make_key(), origin="http://example.test", insecure=True)
+    opener("http://example.test", key=make_key(), insecure=True)
 
 
 # A server that does not keep to the protocol

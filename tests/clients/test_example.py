@@ -240,7 +240,7 @@ def test_a_wrong_password_loses_no_session(client: Caller) -> None:
 
 def test_a_key_rotated_elsewhere_is_a_loss(opener: Open, client: Caller, cluster: Cluster) -> None:
     client.call("PATCH", STATE, {"a": 1})
-    second = opener(cluster.url, key=str(client.key), origin=cluster.url)
+    second = opener(cluster.url, key=str(client.key))
     second.call("POST", "/api/sessions/", SIGN_IN)
     with pytest.raises(SessionLost) as caught:
         client.call("PATCH", STATE, {"b": 2})
@@ -274,7 +274,7 @@ def test_a_session_ended_elsewhere_is_a_loss(
     opener: Open, client: Caller, cluster: Cluster
 ) -> None:
     client.call("PATCH", STATE, {"a": 1})
-    opener(cluster.url, key=str(client.key), origin=cluster.url).end()
+    opener(cluster.url, key=str(client.key)).end()
     with pytest.raises(SessionLost) as caught:
         client.call("GET", STATE)
     assert caught.value.reason == "unknown"
@@ -286,7 +286,7 @@ def test_ends_its_session(opener: Open, client: Caller, cluster: Cluster) -> Non
     client.end()
     assert client.key is None
     with pytest.raises(SessionLost):
-        opener(cluster.url, key=key, origin=cluster.url).call("GET", STATE)
+        opener(cluster.url, key=key).call("GET", STATE)
 
 
 def test_an_outage_of_the_store_is_sat_out(everybody: list[Caller], cluster: Cluster) -> None:

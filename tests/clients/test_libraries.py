@@ -150,7 +150,7 @@ def test_where_a_session_is(server: Server) -> None:
     assert flow.Flow(resource="https://a.example/s").resource_url == "https://a.example/s"
     assert flow.Flow(origin=server.url).resource_url == server.url + "/api/sessions/current/"
     with pytest.raises(SessionError, match="origin"):
-        _ = flow.Flow(key=KEY).resource_url
+        _ = flow.Flow().resource_url
 
 
 def test_what_there_is_without_a_session(bare: HttpxCaller, server: Server) -> None:
@@ -283,7 +283,8 @@ def test_keyed_headers_show_the_key_to_who_asks_for_it(name: str) -> None:
         return library.Response(200)
 
     transport = library.MockTransport(answer)
-    with library.Client(auth=module.HeaderSession(key=KEY), transport=transport) as client:
+    auth = module.HeaderSession(key=KEY, origin="https://example.com")
+    with library.Client(auth=auth, transport=transport) as client:
         client.get("https://example.com/", headers={"x-session-key": "my own", "a": "b"})
     (headers,) = seen
     assert headers["x-session-key"] == headers.get("X-Session-Key") == KEY
@@ -312,7 +313,7 @@ def test_a_stream_is_not_repeated(bare: HttpxCaller, server: Server) -> None:
     server.on("PUT", "/x", lambda seen: down)
     assert bare.client.put(server.url + "/x", content=chunks()).status_code == 503
     with requests.Session() as client:
-        client.auth = sessions_requests.HeaderSession(key=str(bare.key))
+        client.auth = sessions_requests.HeaderSession(key=str(bare.key), origin=server.url)
         assert client.put(server.url + "/x", data=chunks()).status_code == 503
     assert len(server.of("/x")) == 2
 
@@ -324,7 +325,7 @@ async def test_a_stream_is_not_repeated_by_aiohttp(server: Server) -> None:
     async def body() -> Any:
         yield b"{}"
 
-    session = sessions_aiohttp.HeaderSession(key=KEY)
+    session = sessions_aiohttp.HeaderSession(key=KEY, origin=server.url)
     async with (
         aiohttp.ClientSession(middlewares=[session]) as client,
         client.put(server.url + "/x", data=body()) as response,
@@ -394,7 +395,7 @@ def test_a_coroutine_function_cannot_renew_a_synchronous_client(server: Server) 
     async def renew() -> None: ...
 
     with requests.Session() as client:
-        client.auth = sessions_requests.HeaderSession(key=KEY, renew=renew)
+        client.auth = sessions_requests.HeaderSession(key=KEY, origin=server.url, renew=renew)
         with pytest.raises(SessionLost) as caught:
             client.get(server.url + "/state")
         assert isinstance(caught.value.__cause__, TypeError)
@@ -403,7 +404,7 @@ def test_a_coroutine_function_cannot_renew_a_synchronous_client(server: Server) 
 async def test_a_plain_function_may_renew_an_async_client(server: Server) -> None:
     key = make_key()
     server.sessions[key[:15]] = Session(key, data={"user": "demo"})
-    session = sessions_aiohttp.HeaderSession(key=KEY, renew=lambda: key)
+    session = sessions_aiohttp.HeaderSession(key=KEY, origin=server.url, renew=lambda: key)
     async with (
         aiohttp.ClientSession(middlewares=[session]) as client,
         client.get(server.url + "/state") as answer,
@@ -419,7 +420,7 @@ async def test_a_loop_that_ends_during_a_renewal(server: Server) -> None:
         asked.set()
         await asyncio.Event().wait()
 
-    session = sessions_aiohttp.HeaderSession(key=KEY, renew=renew)
+    session = sessions_aiohttp.HeaderSession(key=KEY, origin=server.url, renew=renew)
     async with aiohttp.ClientSession(middlewares=[session]) as client:
         task = asyncio.create_task(client.get(server.url + "/state"))
         await asyncio.wait_for(asyncio.to_thread(asked.wait), 10)
@@ -444,7 +445,7 @@ async def test_what_a_renewal_starts_may_go_on_after_it(server: Server) -> None:
         async with client.post(server.url + "/login"):
             pass
 
-    session = sessions_aiohttp.HeaderSession(key=KEY, renew=renew)
+    session = sessions_aiohttp.HeaderSession(key=KEY, origin=server.url, renew=renew)
     async with aiohttp.ClientSession(middlewares=[session]) as client:
         async with client.get(server.url + "/state") as response:
             assert response.status == 200
@@ -461,7 +462,7 @@ async def test_a_renewal_that_was_given_up_sends_nothing_more(server: Server) ->
         except SessionError as error:
             outcome.append(error)
 
-    session = sessions_aiohttp.HeaderSession(key=KEY, renew=renew)
+    session = sessions_aiohttp.HeaderSession(key=KEY, origin=server.url, renew=renew)
     async with aiohttp.ClientSession(middlewares=[session]) as client:
         flight = flow.Flight(renew, KEY[:15], 60)
         flight.error = TimeoutError()
@@ -479,11 +480,11 @@ def test_a_key_masks_itself() -> None:
     assert KEY not in repr(key) + repr([key]) + f"{key!r}"
     assert key.id == KEY[:15]
     assert str(key) == KEY
-    assert KEY[15:] not in repr(flow.Flow(key=KEY))
+    assert KEY[15:] not in repr(flow.Flow(key=KEY, origin="https://a.example"))
 
 
 async def test_the_key_is_in_no_exception_of_aiohttp(server: Server) -> None:
-    session = sessions_aiohttp.HeaderSession(key=KEY)
+    session = sessions_aiohttp.HeaderSession(key=KEY, origin=server.url)
     server.on("GET", "/x", lambda seen: Reply(500))
     async with aiohttp.ClientSession(middlewares=[session], raise_for_status=True) as client:
         with pytest.raises(aiohttp.ClientResponseError) as caught:

@@ -27,7 +27,7 @@ export type Fetch = (input: RequestInfo | URL, init?: RequestInit) => Promise<Re
 export type Renew = (fetch: Fetch) => unknown;
 
 export interface HeaderSessionOptions {
-  /** Continue this session. */
+  /** Continue this session; needs its origin. */
   key?: string;
   /** The only origin that is sent the key; else that of the first call. */
   origin?: string;

@@ -170,6 +170,10 @@ export class HeaderSession {
     if (key !== undefined && !KEY.test(key)) {
       throw new TypeError("A session key is 40 characters of a-z and 0-9; this is none.");
     }
+    if (key !== undefined && origin === undefined) {
+      // Else it would go to whatever happens to be called first.
+      throw new TypeError("A session key is for one server: name it with origin, too.");
+    }
     this.#header = header;
     this.#renew = renew;
     this.#renewTimeout = renewTimeout;
@@ -543,6 +547,9 @@ export class HeaderSession {
     const running = Promise.resolve().then(() => renew(through));
     const result = await within(running, { ms: this.#renewTimeout * 1000 });
     if (typeof result === "string" && KEY.test(result) && this.#held.key !== result) {
+      if (this.#origin === null) {
+        throw new SessionError("renew returned a key, and no origin was given that it is for.");
+      }
       this.#replace(new Held(result, flight.lost === null ? {} : { line: this.#held.line }));
     }
   }
