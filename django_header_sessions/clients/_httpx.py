@@ -300,14 +300,15 @@ class HttpxSession(flow.Flow):
     def end(self, client: Any) -> None:
         """End the session on the server and forget it; nothing when there is none.
 
-        Raises `SessionError`, and keeps the key, when the server does not end it.
+        One that is being renewed is ended once it is there. Raises `SessionError`, and keeps the
+        key, when the server does not end it or somebody else has the session by now.
         """
-        if self.key is not None:
-            with self.ending() as answered:
+        with self.ending() as answered:
+            if self.is_there:
                 answered(client.delete(self.resource_url, auth=self).status_code)
 
     async def aend(self, client: Any) -> None:
         """`end()` of an async client."""
-        if self.key is not None:
-            with self.ending() as answered:
+        with self.ending() as answered:
+            if self.is_there:
                 answered((await client.delete(self.resource_url, auth=self)).status_code)

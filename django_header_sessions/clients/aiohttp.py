@@ -93,9 +93,10 @@ class HeaderSession(flow.Flow):
     async def end(self, client: aiohttp.ClientSession) -> None:
         """End the session on the server and forget it; nothing when there is none.
 
-        Raises `SessionError`, and keeps the key, when the server does not end it.
+        One that is being renewed is ended once it is there. Raises `SessionError`, and keeps the
+        key, when the server does not end it or somebody else has the session by now.
         """
-        if self.key is not None:
-            with self.ending() as answered:
+        with self.ending() as answered:
+            if self.is_there:
                 async with client.delete(self.resource_url, middlewares=(self,)) as response:
                     answered(response.status)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import functools
 import inspect
 import json
 import logging
@@ -94,23 +95,37 @@ class SessionLost(SessionError):
     """
 
     def __init__(
-        self, session_id: str, reason: str, *, executed: bool | None, renewed: bool, detail: str
+        self,
+        session_id: str,
+        reason: str,
+        *,
+        executed: bool | None,
+        renewed: bool,
+        detail: str,
+        outlook: str = "",
     ) -> None:
         self.session_id = session_id
         self.reason = reason
         self.executed = executed
         self.renewed = renewed
+        self.detail = detail
+        self.outlook = outlook
         ran = {True: "was executed", False: "was not executed", None: "may have been executed"}
-        then = (
-            "A renewed session is in place: make the call again if that is right."
-            if renewed
-            else "The key is forgotten: the next call begins a new, empty session. "
-            "Give renew=… to have it rebuilt (sign in again, initialise again)."
-        )
         super().__init__(
             f"Session {session_id} is lost, and all it held: {detail}. "
-            f"This call {ran[executed]}. {then}"
+            f"This call {ran[executed]}. {outlook}".strip()
         )
+
+    def __reduce__(self) -> Any:
+        # Exceptions are copied, and sent between processes, by what their `args` hold: one text.
+        make = functools.partial(
+            type(self),
+            executed=self.executed,
+            renewed=self.renewed,
+            detail=self.detail,
+            outlook=self.outlook,
+        )
+        return make, (self.session_id, self.reason)
 
 
 class SessionKey(str):
@@ -143,7 +158,6 @@ class Held:
 
     __slots__ = (
         "awaited",
-        "ending",
         "expires_at",
         "failed",
         "key",
@@ -162,7 +176,6 @@ class Held:
         self.value: str = NEW if key is None else key
         self.line = object() if line is None else line
         self.awaited: set[object] = set()
-        self.ending = False
         self.expires_at: float | None = None
         self.lost = lost
         self.failed: Flight | None = None
@@ -336,6 +349,7 @@ class Flow:
         self._held = Held(None if key is None else SessionKey(key))
         self._flight: Flight | None = None
         self._stir: concurrent.futures.Future[None] | None = None
+        self._ending = 0
         # Re-entrant, because a generator may be closed by the garbage collector anywhere.
         self._lock = threading.RLock()
         if origin is not None:
@@ -469,7 +483,7 @@ class Flow:
                 if flight is None:
                     if held.key is not None:
                         return held, None
-                    if held.lost is not None and self.renew is not None:
+                    if held.lost is not None and self.renew is not None and not self._ending:
                         flight, launch = self._take_off(self.renew, held.lost), True
                     elif held.tried:
                         return held, None
@@ -570,7 +584,7 @@ class Flow:
             mine = self._held is sent
             if mine:
                 self._forget_lost(sent)
-                may_renew = not (sent.ending or nested or renewed)
+                may_renew = not (self._ending or nested or renewed)
                 if self.renew is not None and may_renew and self._flight is None:
                     self._take_off(self.renew, sent.key.id)
                     launch = True
@@ -595,7 +609,7 @@ class Flow:
 
     def _forget_lost(self, sent: Held) -> None:
         """Forget a key whose session is out of reach; with `renew`, renew it before going on."""
-        if self.renew is not None and not sent.ending and sent.key is not None:
+        if self.renew is not None and not self._ending and sent.key is not None:
             self._replace(Held(None, sent.key.id, sent.line))
         else:
             self._replace(Held(None))
@@ -613,7 +627,8 @@ class Flow:
                     break
                 remaining = patience - time.monotonic()
                 if not sent.awaited or remaining <= 0:
-                    self._forget_lost(sent)
+                    if not self._ending:
+                        self._forget_lost(sent)
                     raise self._lost(sent.key, "superseded", answer, renewed=False)
                 if self._stir is None:
                     self._stir = concurrent.futures.Future()
@@ -629,7 +644,28 @@ class Flow:
             "ended": "it was ended while this call ran",
             "superseded": "its key was replaced, and not through this client",
         }[kind]
-        return SessionLost(key.id, kind, executed=answer.executed, renewed=renewed, detail=detail)
+        return SessionLost(
+            key.id,
+            kind,
+            executed=answer.executed,
+            renewed=renewed,
+            detail=detail,
+            outlook=self._outlook(renewed),
+        )
+
+    def _outlook(self, renewed: bool) -> str:
+        """What becomes of the next call, for a person who reads of a loss."""
+        held = self._held
+        if renewed:
+            return "A renewed session is in place: make the call again if that is right."
+        if held.key is not None:
+            return f"The key held by now is another one, of session {held.key.id}."
+        if held.lost is not None:
+            return "The next call has it renewed first."
+        return (
+            "The key is forgotten: the next call begins a new, empty session. "
+            "Give renew=… to have it rebuilt (sign in again, initialise again)."
+        )
 
     def _not_renewed(self, flight: Flight, *, executed: bool | None) -> SessionLost:
         error = flight.error
@@ -639,11 +675,17 @@ class Flow:
             executed=executed,
             renewed=False,
             detail=f"it had ended, and renewing it failed ({type(error).__name__})",
+            outlook=self._outlook(renewed=False),
         )
         lost.__cause__ = error
         return lost
 
     # Renewing
+
+    def _flight_of_others(self) -> Flight | None:
+        """The renewal under way, unless the running code is a part of it."""
+        flight = self._flight
+        return None if flight in _renewing.get() else flight
 
     def _take_off(self, renew: Renew, lost: str | None) -> Flight:
         self._flight = Flight(renew, lost, self.renew_timeout)
@@ -751,28 +793,39 @@ class Flow:
 
     # Ending
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a session, or a renewal is about to bring one back."""
+        return self._held.key is not None or self._flight_of_others() is not None
+
     @contextmanager
     def ending(self) -> Iterator[Callable[[int], None]]:
-        """The time in which we end the session: a 401 within it renews nothing.
+        """The time in which we end the session: nothing is renewed in it, and nothing after it.
 
         Tell what it yields the status that ending was answered with. Raises `SessionError` when
-        that is none of success; the key is kept then.
+        that is none of success, or somebody else has replaced the key; what is held is kept then.
         """
         with self._lock:
-            held = self._held
-            held.ending = True
+            line = self._held.line
+            self._ending += 1
         answered: list[int] = []
         try:
             yield answered.append
-        except SessionLost:
-            # It was over before we came to end it.
-            answered.append(200)
+        except SessionLost as lost:
+            # Else it was over before we came to end it.
+            if lost.reason == "superseded":
+                raise SessionError(
+                    f"Session {lost.session_id} was not ended: its key was replaced, and not "
+                    "through this client. Somebody else has it."
+                ) from lost
         finally:
-            held.ending = False
-        if answered and answered[0] >= 300:
-            raise SessionError(f"The session was not ended: the server answered {answered[0]}.")
+            with self._lock:
+                self._ending -= 1
         with self._lock:
-            if self._held is held:
+            held = self._held
+            if answered and answered[0] >= 300 and held.key is not None:
+                raise SessionError(f"The session was not ended: the server answered {answered[0]}.")
+            if held.line is line and (held.key is not None or held.lost is not None):
                 self._replace(Held(None))
 
     def forget(self) -> None:

@@ -199,8 +199,9 @@ class HeaderSession(flow.Flow, requests.auth.AuthBase):
     def end(self, client: requests.Session) -> None:
         """End the session on the server and forget it; nothing when there is none.
 
-        Raises `SessionError`, and keeps the key, when the server does not end it.
+        One that is being renewed is ended once it is there. Raises `SessionError`, and keeps the
+        key, when the server does not end it or somebody else has the session by now.
         """
-        if self.key is not None:
-            with self.ending() as answered:
+        with self.ending() as answered:
+            if self.is_there:
                 answered(client.delete(self.resource_url, auth=self).status_code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from email.utils import formatdate
 
@@ -150,6 +150,92 @@ def test_a_session_that_was_not_ended_is_kept(call: Open, server: Server) -> Non
     with pytest.raises(SessionError, match="405"):
         client.end()
     assert client.call("GET", "/state").document == {"state": {"a": 1}}
+
+
+def test_a_session_that_somebody_else_has_is_not_ended_and_says_so(
+    call: Open, server: Server
+) -> None:
+    """Whoever replaced the key may be a thief: signing out must not seem to have worked."""
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {"a": 1})
+    (session,) = server.sessions.values()
+    server.rotate(session)
+    for _ in range(2):
+        with pytest.raises(SessionError, match=r"not ended.*replaced") as caught:
+            client.end()
+        assert client.key is not None
+        assert str(client.key)[15:] not in str(caught.value)
+    assert list(server.sessions.values()) == [session]
+    assert not server.of("/login")
+
+
+def test_ending_takes_a_newer_key_that_another_call_brings(call: Open, server: Server) -> None:
+    client = call()
+    client.call("PATCH", "/state", {"a": 1})
+    rotated, refused = threading.Event(), threading.Event()
+
+    def rotate(seen: Seen) -> Reply:
+        reply = server.login(seen)
+        rotated.set()
+        refused.wait(GATHER)
+        return reply
+
+    def end(seen: Seen) -> Reply:
+        reply = server.end(seen)
+        refused.set()
+        return reply
+
+    server.on("POST", "/login", rotate)
+    server.on("DELETE", "/api/sessions/current/", end)
+    with ThreadPoolExecutor(1) as pool:
+        signing_in = pool.submit(client.call, "POST", "/login")
+        rotated.wait(GATHER)
+        client.end()
+        assert signing_in.result(GATHER).status == 200
+    assert client.key is None
+    assert not server.sessions
+
+
+def test_what_a_renewal_is_about_to_bring_is_ended_too(call: Open, server: Server) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {"a": 1})
+    server.end_all()
+    renewing, go = threading.Event(), threading.Event()
+
+    def slow_login(seen: Seen) -> Reply:
+        renewing.set()
+        go.wait(GATHER)
+        return server.login(seen)
+
+    server.on("POST", "/login", slow_login)
+    with ThreadPoolExecutor(2) as pool:
+        late = pool.submit(client.call, "GET", "/state")
+        renewing.wait(GATHER)
+        ending = pool.submit(client.end)
+        # One that takes no notice of the renewal is done by now.
+        wait([ending], 0.2)
+        go.set()
+        assert ending.result(GATHER) is None
+        # It was there while the session was, or is told that the session is not.
+        assert late.exception(GATHER) is None or isinstance(late.exception(), SessionLost)
+    assert client.key is None
+    assert not server.sessions
+    assert client.call("GET", "/state").status == 200
+    assert server.seen[-1].sent == "new"
+    assert len(server.of("/login")) == 1
+
+
+def test_after_ending_nothing_is_renewed_any_more(call: Open, server: Server) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {"a": 1})
+    server.end_all()
+    server.on("POST", "/login", lambda seen: Reply(403))
+    with pytest.raises(SessionLost):
+        client.call("GET", "/state")
+    client.end()
+    assert client.call("GET", "/state").status == 200
+    assert server.seen[-1].sent == "new"
+    assert len(server.of("/login")) == 1
 
 
 # Many calls at once
@@ -313,6 +399,7 @@ def test_a_lost_session_is_seen(call: Open, server: Server, status: int) -> None
     assert caught.value.executed is False
     assert not caught.value.renewed
     assert key not in repr(caught.value) + str(caught.value)
+    assert "begins a new, empty session" in str(caught.value)
     assert client.key is None
     client.call("PATCH", "/state", {})
     assert server.seen[-1].sent == "new"
@@ -389,6 +476,7 @@ def test_a_late_refusal_is_not_repeated_on_a_session_begun_since(
         client.call("PATCH", "/state", {"b": 2})
         go.set()
         assert isinstance(late.exception(GATHER), SessionLost)
+        assert f"another one, of session {str(client.key)[:15]}" in str(late.exception())
     assert len(server.of("/slow")) == 1
     assert client.call("GET", "/state").document == {"state": {"b": 2}}
 
@@ -404,6 +492,7 @@ def test_does_not_repeat_what_may_have_run(
         client.call("POST", "/pay", {})
     assert caught.value.executed is executed
     assert caught.value.renewed
+    assert "make the call again" in str(caught.value)
     assert len(server.of("/pay")) == 1
     assert client.call("GET", "/state").document == {"state": {"user": "demo"}}
 
@@ -425,6 +514,7 @@ def test_a_renewal_that_fails_is_a_loss_for_all(call: Open, server: Server) -> N
     reasons = {result.reason for result in results if isinstance(result, SessionLost)}
     assert reasons == {"renewal"}
     # Not started over by the next call either: it tries to renew again.
+    assert all("renewed first" in str(result) for result in results)
     with pytest.raises(SessionLost):
         client.call("GET", "/state")
     assert len(server.of("/state")) == 5

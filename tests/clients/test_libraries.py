@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import importlib
 import logging
+import pickle
 import subprocess
 import sys
 import threading
@@ -69,6 +71,18 @@ assert not {others!r} & set(sys.modules), {others!r} & set(sys.modules)
 assert all(hasattr(module, name) for name in module.__all__)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# What is raised
+
+
+def test_a_loss_survives_copying_and_the_way_between_processes() -> None:
+    lost = SessionLost(KEY[:15], "ended", executed=True, renewed=True, detail="gone", outlook="So.")
+    # One that cannot be unpickled would break a whole pool of processes.
+    for again in (copy.copy(lost), pickle.loads(pickle.dumps(lost))):
+        assert type(again) is SessionLost
+        assert vars(again) == vars(lost)
+        assert str(again) == str(lost)
 
 
 # Where a URL leads

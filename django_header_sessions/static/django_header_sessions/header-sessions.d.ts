@@ -21,8 +21,8 @@ export class SessionLost extends SessionError {
 export type Fetch = (input: RequestInfo | URL, init?: RequestInit) => Promise<Response>;
 
 /**
- * Makes a new session through the `fetch` it is given, and only that one: calls made through
- * `session.fetch` wait for the renewal to end. May return a session key instead.
+ * Makes a new session through the `fetch` it is given, and only that one: calls of the session's
+ * own `fetch`, `start` and `end` wait for the renewal to end. May return a session key instead.
  */
 export type Renew = (fetch: Fetch) => unknown;
 
@@ -66,7 +66,10 @@ export class HeaderSession {
   start(call?: Renew): Promise<void>;
   /** Restart the idle timeout; answers `expiresIn`, null when there is no session. */
   keepAlive(): Promise<number | null>;
-  /** End the session on the server and forget it; rejects, and keeps it, when that fails. */
+  /**
+   * End the session on the server and forget it, also one that is about to be renewed. Rejects, and
+   * keeps the key, when that fails or somebody else has the session by now.
+   */
   end(): Promise<void>;
   /** Let go of the key without telling the server. */
   forget(): void;

@@ -34,14 +34,10 @@ export class SessionNotStarted extends SessionError {
 export class SessionLost extends SessionError {
   name = "SessionLost";
 
-  constructor(sessionId, reason, { executed, renewed, detail, cause }) {
+  constructor(sessionId, reason, { executed, renewed, detail, outlook, cause }) {
     const ran =
       executed === undefined ? "may have been executed" : executed ? "was executed" : "was not executed";
-    const then = renewed
-      ? "A renewed session is in place: make the call again if that is right."
-      : "The key is forgotten: the next call begins a new, empty session. " +
-        "Give renew to have it rebuilt (sign in again, initialise again).";
-    super(`Session ${sessionId} is lost, and all it held: ${detail}. This call ${ran}. ${then}`, {
+    super(`Session ${sessionId} is lost, and all it held: ${detail}. This call ${ran}. ${outlook}`, {
       cause,
     });
     this.sessionId = sessionId;
@@ -67,7 +63,6 @@ class Held {
     this.awaited = new Set();
     this.leader = null;
     this.tried = false;
-    this.ending = false;
     this.expiresAt = null;
   }
 
@@ -154,6 +149,7 @@ export class HeaderSession {
   #held;
   #flight = null;
   #stir = null;
+  #ending = 0;
 
   constructor({
     key,
@@ -246,26 +242,41 @@ export class HeaderSession {
     return this.expiresIn;
   }
 
-  /** End the session on the server and forget it; rejects, and keeps it, when that fails. */
+  /**
+   * End the session on the server and forget it, also one that is about to be renewed. Rejects, and
+   * keeps the key, when that fails or somebody else has the session by now.
+   */
   async end() {
-    const held = this.#held;
-    if (held.key === null) return;
-    held.ending = true;
+    const { line } = this.#held;
     let status = 200;
+    // Nothing is renewed in this time, and nothing after it.
+    this.#ending += 1;
     try {
-      const response = await this.fetch(this.#resourceUrl(), { method: "DELETE" });
-      await response.arrayBuffer();
-      status = response.status;
+      if (this.#held.key !== null || this.#flight !== null) {
+        const response = await this.fetch(this.#resourceUrl(), { method: "DELETE" });
+        await response.arrayBuffer();
+        status = response.status;
+      }
     } catch (error) {
-      // It was over before we came to end it.
+      if (error instanceof SessionLost && error.reason === "superseded") {
+        throw new SessionError(
+          `Session ${error.sessionId} was not ended: its key was replaced, and not through this ` +
+            "client. Somebody else has it.",
+          { cause: error },
+        );
+      }
+      // Else it was over before we came to end it.
       if (!(error instanceof SessionLost)) throw error;
     } finally {
-      held.ending = false;
+      this.#ending -= 1;
     }
-    if (status >= 300) {
+    const held = this.#held;
+    if (status >= 300 && held.key !== null) {
       throw new SessionError(`The session was not ended: the server answered ${status}.`);
     }
-    if (this.#held === held) this.#replace(new Held(null));
+    if (held.line === line && (held.key !== null || held.lost !== null)) {
+      this.#replace(new Held(null));
+    }
   }
 
   /** Let go of the key without telling the server. */
@@ -383,7 +394,7 @@ export class HeaderSession {
       }
       if (flight === null) {
         if (held.key !== null || (held.tried && held.lost === null)) return { held, lead: null };
-        if (held.lost !== null && this.#renew !== undefined) {
+        if (held.lost !== null && this.#renew !== undefined && !this.#ending) {
           flight = this.#takeOff(this.#renew, held.lost);
         } else if (held.leader === null) {
           held.leader = deferred();
@@ -459,7 +470,7 @@ export class HeaderSession {
     const mine = this.#held === sent;
     if (mine) {
       this.#forgetLost(sent);
-      if (this.#renew !== undefined && this.#flight === null && !sent.ending && !inside && !renewed) {
+      if (this.#renew !== undefined && this.#flight === null && !this.#ending && !inside && !renewed) {
         this.#takeOff(this.#renew, sent.id);
       }
     }
@@ -478,7 +489,7 @@ export class HeaderSession {
   }
 
   #forgetLost(sent) {
-    const again = this.#renew !== undefined && !sent.ending;
+    const again = this.#renew !== undefined && !this.#ending;
     this.#replace(new Held(null, again ? { lost: sent.id, line: sent.line } : {}));
   }
 
@@ -487,7 +498,7 @@ export class HeaderSession {
     while (this.#held === sent) {
       const left = patience - performance.now();
       if (sent.awaited.size === 0 || left <= 0) {
-        this.#forgetLost(sent);
+        if (!this.#ending) this.#forgetLost(sent);
         throw this.#lost(sent, "superseded", executed, false);
       }
       this.#stir ??= deferred();
@@ -501,7 +512,20 @@ export class HeaderSession {
   }
 
   #lost(sent, kind, executed, renewed) {
-    return new SessionLost(sent.id, kind, { executed, renewed, detail: DETAIL[kind] });
+    const outlook = this.#outlook(renewed);
+    return new SessionLost(sent.id, kind, { executed, renewed, detail: DETAIL[kind], outlook });
+  }
+
+  /** What becomes of the next call, for a person who reads of a loss. */
+  #outlook(renewed) {
+    const { key, lost } = this.#held;
+    if (renewed) return "A renewed session is in place: make the call again if that is right.";
+    if (key !== null) return `The key held by now is another one, of session ${this.id}.`;
+    if (lost !== null) return "The next call has it renewed first.";
+    return (
+      "The key is forgotten: the next call begins a new, empty session. " +
+      "Give renew to have it rebuilt (sign in again, initialise again)."
+    );
   }
 
   #notRenewed(flight, executed) {
@@ -509,6 +533,7 @@ export class HeaderSession {
       executed,
       renewed: false,
       detail: "it had ended, and renewing it failed; see the cause",
+      outlook: this.#outlook(false),
       cause: flight.error,
     });
   }
