@@ -47,6 +47,7 @@ NEW = "new"
 PROBLEM_TYPE = "urn:django-header-sessions:"
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # The parts of a key, as the server makes them: 15 characters name the session, 25 open it.
 KEY = re.compile(r"[a-z0-9]{40}", re.ASCII)
 ID_LENGTH = 15
@@ -512,7 +513,8 @@ class Flow:
             if answer is not None and answer.status:
                 self.capture(answer.sent or sent, answer)
             if lead is not None:
-                if answer is not None and answer.status < 500:
+                # Where a redirect leads belongs to the same call, and is asked alone as well.
+                if answer and answer.status < 500 and answer.status not in REDIRECTS:
                     sent.tried = True
                 self._pass_lead(sent, lead)
             self._stirred()

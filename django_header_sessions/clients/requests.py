@@ -54,7 +54,8 @@ class Trip:
         if self.held is not None:
             steps = self.steps
             if steps is None or request.headers.get(self.session.header) != self.held.value:
-                # A later hop, or a prepared request sent once more: it waited for nobody.
+                # A later hop with a key, or a prepared request sent once more: it waited for
+                # nobody.
                 steps = self.session.call(self.held)
                 next(steps)
             self.steps = None
@@ -64,6 +65,10 @@ class Trip:
         if target is not None:
             if self.session.owns(flow.origin_of(target)):
                 self.held = self.session.current()
+                if self.held.key is None:
+                    # As the first hop did, it goes alone or waits for who does.
+                    self.steps = self.session.call()
+                    self.held = advance(self.session, self.steps, None)
                 dress(self.session, request, self.held)
             else:
                 self.held = None

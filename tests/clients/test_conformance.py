@@ -250,6 +250,36 @@ def test_64_calls_on_a_new_client_make_one_session(call: Open, server: Server) -
     assert [seen.sent for seen in server.seen].count("new") == 1
 
 
+def test_first_calls_that_are_redirected_make_one_session(call: Open, server: Server) -> None:
+    """The first call is alone until the end of the way that it is sent."""
+    client = call()
+    second = threading.Event()
+
+    def write(seen: Seen) -> Reply:
+        if len(server.of("/state")) > 1:
+            second.set()
+        elif seen.sent == "new":
+            # One that does not wait for this answer is here by now.
+            second.wait(0.3)
+        return server.write(seen)
+
+    server.on("PATCH", "/moved", lambda seen: Reply(307, headers=[("Location", "/moved/again")]))
+    server.on("PATCH", "/moved/again", lambda seen: Reply(307, headers=[("Location", "/state")]))
+    server.on("PATCH", "/state", write)
+    results = client.parallel([("PATCH", "/moved", {f"f{n}": n}) for n in range(16)])
+    assert statuses(results) == [200] * 16
+    (session,) = server.sessions.values()
+    assert len(session.data) == 16
+
+
+def test_redirects_that_nobody_follows_hold_nobody_up(call: Open, server: Server) -> None:
+    client = call(follow=False)
+    server.on("GET", "/moved", lambda seen: Reply(302, headers=[("Location", "/state")]))
+    assert statuses(client.parallel([("GET", "/moved", None)] * 8)) == [302] * 8
+    assert statuses(client.parallel([("PATCH", "/state", {})] * 8)) == [200] * 8
+    assert len(server.sessions) == 1
+
+
 def test_calls_go_at_once_after_a_first_one_that_wrote_nothing(call: Open, server: Server) -> None:
     client = call()
     client.call("GET", "/state")

@@ -379,6 +379,29 @@ def test_a_prepared_request_that_is_dropped_holds_nobody_up(server: Server) -> N
         assert done == [200]
 
 
+def test_a_first_call_that_failed_holds_nobody_up_though_it_lies_around(server: Server) -> None:
+    """What the library raises is in a circle of references, which is not collected for long."""
+    server.on("POST", "/broken", lambda seen: Reply(0))
+    answered: list[int] = []
+    with requests.Session() as client:
+        client.auth = sessions_requests.HeaderSession()
+
+        def another() -> None:
+            answered.append(client.patch(server.url + "/state", json={}).status_code)
+
+        gc.collect()
+        gc.disable()
+        try:
+            with suppress(requests.ConnectionError):
+                client.post(server.url + "/broken")
+            thread = threading.Thread(target=another)
+            thread.start()
+            thread.join(10)
+        finally:
+            gc.enable()
+    assert answered == [200]
+
+
 def test_a_prepared_request_may_be_sent_twice(server: Server) -> None:
     with requests.Session() as client:
         session = client.auth = sessions_requests.HeaderSession()

@@ -348,8 +348,10 @@ export class HeaderSession {
       } finally {
         sent.awaited.delete(token);
         if (lead !== null) {
-          // An answer that says nothing about the session leaves the next call to go alone.
-          if (response !== null && response.status < 500) sent.tried = true;
+          // An answer that says nothing about the session leaves the next call to go alone, and
+          // where a redirect leads belongs to the same call.
+          const leadsOn = REDIRECTS.has(response?.status) || response?.type === "opaqueredirect";
+          if (response !== null && response.status < 500 && !leadsOn) sent.tried = true;
           if (sent.leader === lead) sent.leader = null;
           lead.resolve();
         }
