@@ -203,6 +203,7 @@ class DescribedList(Described):  # type: ignore[no-untyped-call]
                     {413: "What the session holds would become too large."},
                     {415: "The body is in no format that is understood."},
                     {429: "There were too many attempts to sign in."},
+                    {503: "Sessions, or the count of attempts to sign in, cannot be reached."},
                 ),
                 auth=[{}, {SCHEME: []}],
             ),

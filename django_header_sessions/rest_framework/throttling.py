@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import logging
 import math
 import unicodedata
 from abc import abstractmethod
@@ -19,7 +20,9 @@ from rest_framework.settings import api_settings
 from rest_framework.throttling import SimpleRateThrottle
 
 from ..conf import conf
-from ..exceptions import SessionUnavailable
+from .exceptions import NotCounted
+
+logger = logging.getLogger("django_header_sessions")
 
 
 class SignInThrottle(SimpleRateThrottle):
@@ -63,7 +66,8 @@ class SignInThrottle(SimpleRateThrottle):
         try:
             return self._count(f"{key}_{int(window)}") <= self.num_requests
         except Exception as error:  # a cache that cannot be reached raises what it likes
-            raise SessionUnavailable("Attempts to sign in cannot be counted.") from error
+            logger.warning("Attempts to sign in cannot be counted: %s", error)
+            raise NotCounted from error
 
     def _count(self, key: str) -> int:
         if self.cache.add(key, 1, self.duration):
