@@ -6,7 +6,7 @@ The key travels in the header alone: the middleware announces it, and no body ho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from django.contrib.auth import authenticate, login, logout
 from django.utils.translation import gettext_lazy as _
@@ -81,12 +81,12 @@ class SessionView(GenericAPIView[Any]):
     def finalize_response(
         self, request: Request, response: Any, *args: Any, **kwargs: Any
     ) -> Response:
-        response = cast("Response", super().finalize_response(request, response, *args, **kwargs))
-        if response.exception and isinstance(response.accepted_renderer, JSONRenderer):
-            response.content_type = CONTENT_TYPE
+        answer: Response = super().finalize_response(request, response, *args, **kwargs)
+        if answer.exception and isinstance(answer.accepted_renderer, JSONRenderer):
+            answer.content_type = CONTENT_TYPE
         # Replaced by the middleware's own where a key is announced.
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
 
     def shown(self, live: LiveSession | None, **context: Any) -> dict[str, Any]:
         """``live`` as the answer shows it."""
