@@ -722,7 +722,8 @@ class Flow:
             if self.origin is None:
                 raise SessionError("renew returned a key, and no origin was given that it is for.")
             with self._lock:
-                if self._flight is flight and self._held.key != result:
+                given_up = any(each.error is not None for each in _renewing.get())
+                if not given_up and self._held.key != result:
                     line = None if flight.lost is None else self._held.line
                     self._replace(Held(SessionKey(result), line=line))
 
@@ -752,7 +753,7 @@ class Flow:
                     result = await flight.renew()
                 else:
                     # A plain function may block, and may return something to await.
-                    result = await asyncio.to_thread(flight.renew)
+                    result = await asyncio.wrap_future(aside(flight.renew))
                     if inspect.isawaitable(result):
                         result = await result
             self._adopt(flight, result)
@@ -772,13 +773,19 @@ class Flow:
             launch = False
             with self._lock:
                 held, flight = self._held, self._flight
-                if flight is None:
+                # What renews may start, too: it must not wait for itself.
+                within = flight if flight in _renewing.get() else None
+                if flight is None or within is not None:
                     if held.key is not None:
                         return
                     if held.leader is None:
-                        if call is None:
+                        if call is None or (within is not None and within.renew == call):
                             raise ValueError("start() needs a call that writes to the session")
-                        flight, launch = self._take_off(call, held.lost), True
+                        if within is None:
+                            flight = self._take_off(call, held.lost)
+                        else:
+                            flight = Flight(call, within.lost, within.deadline - time.monotonic())
+                        launch = True
                 leader = held.leader
             if flight is not None:
                 if launch:
@@ -859,11 +866,29 @@ def perform(flow: Flow, step: Wait | Sleep | Launch) -> None:
     elif isinstance(step, Sleep):
         time.sleep(step.seconds)
     else:
-        context = contextvars.copy_context()
-        # A daemon, so that a renewal that hangs does not keep the process from ending.
-        threading.Thread(
-            target=context.run, args=(flow.run, step.flight), name="session-renew", daemon=True
-        ).start()
+        aside(functools.partial(flow.run, step.flight))
+
+
+def aside(work: Callable[[], Any]) -> concurrent.futures.Future[Any]:
+    """Begin `work` in a thread that nobody waits for when the program, or its loop, ends.
+
+    So that a renewal that hangs keeps neither of them from ending.
+    """
+    done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    # From now on whoever waits for it cannot cancel it.
+    done.set_running_or_notify_cancel()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            result = context.run(work)
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(result)
+
+    threading.Thread(target=run, name="session-renew", daemon=True).start()
+    return done
 
 
 _tasks: set[asyncio.Task[None]] = set()

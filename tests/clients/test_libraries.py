@@ -24,7 +24,13 @@ import requests
 from django_header_sessions.clients import aiohttp as sessions_aiohttp
 from django_header_sessions.clients import flow
 from django_header_sessions.clients import requests as sessions_requests
-from django_header_sessions.clients.flow import SessionError, SessionKey, SessionLost, origin_of
+from django_header_sessions.clients.flow import (
+    SessionError,
+    SessionKey,
+    SessionLost,
+    SessionNotStarted,
+    origin_of,
+)
 
 from .drivers import HttpxCaller, Options, Renew
 from .server import HEADER, Reply, Seen, Server, Session, make_key, problem
@@ -447,6 +453,96 @@ async def test_a_plain_function_may_renew_an_async_client(server: Server) -> Non
         client.get(server.url + "/state") as answer,
     ):
         assert await answer.json() == {"state": {"user": "demo"}}
+
+
+def test_a_plain_function_that_hangs_keeps_no_loop_from_ending(server: Server) -> None:
+    """Threads of the loop's own are waited for when it ends."""
+    release = threading.Event()
+
+    async def lose() -> None:
+        session = sessions_aiohttp.HeaderSession(
+            key=KEY, origin=server.url, renew=release.wait, renew_timeout=0.1
+        )
+        async with aiohttp.ClientSession(middlewares=[session]) as client:
+            with pytest.raises(SessionLost):
+                await client.get(server.url + "/state")
+
+    thread = threading.Thread(target=asyncio.run, args=(lose(),))
+    thread.start()
+    thread.join(5)
+    hangs = thread.is_alive()
+    release.set()
+    thread.join()
+    assert not hangs
+
+
+# renew that starts
+
+
+def test_renew_may_start_the_session(bare: HttpxCaller, server: Server) -> None:
+    """One function for the first session and for all that follow."""
+
+    def begin() -> None:
+        bare.session.start(lambda: bare.call("POST", "/login"))
+        # There is one by now.
+        bare.session.start(lambda: bare.call("POST", "/login"))
+
+    bare.session.renew = begin
+    begin()
+    server.end_all()
+    assert bare.call("GET", "/state").document == {"state": {"user": "demo"}}
+    assert len(server.of("/login")) == 2
+
+
+async def test_an_async_renew_may_start_the_session(server: Server) -> None:
+    async def sign_in() -> None:
+        async with client.post(server.url + "/login"):
+            pass
+
+    session = sessions_aiohttp.HeaderSession(key=KEY, origin=server.url)
+    session.renew = lambda: session.start(sign_in)
+    async with (
+        aiohttp.ClientSession(middlewares=[session]) as client,
+        client.get(server.url + "/state") as response,
+    ):
+        assert await response.json() == {"state": {"user": "demo"}}
+    assert len(server.of("/login")) == 1
+
+
+def test_renew_may_start_with_a_key(bare: HttpxCaller, server: Server) -> None:
+    key = make_key()
+    server.sessions[key[:15]] = Session(key, data={"user": "demo"})
+    bare.session.renew = lambda: bare.session.start(lambda: key)
+    bare.call("PATCH", "/state", {})
+    server.sessions.pop(bare.session.id)
+    assert bare.call("GET", "/state").document == {"state": {"user": "demo"}}
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_start_within_renew_that_makes_no_session_is_a_loss(
+    bare: HttpxCaller, server: Server, fails: bool
+) -> None:
+    def begin() -> None:
+        bare.session.start(lambda: 1 / 0 if fails else None)
+
+    bare.session.renew = begin
+    bare.call("PATCH", "/state", {})
+    server.end_all()
+    for _ in range(2):
+        with pytest.raises(SessionLost) as caught:
+            bare.call("GET", "/state")
+        assert caught.value.reason == "renewal"
+        assert isinstance(caught.value.__cause__, SessionNotStarted)
+    assert len(server.of("/state")) == 2
+
+
+def test_renew_cannot_start_with_itself(bare: HttpxCaller, server: Server) -> None:
+    bare.session.renew = bare.session.start
+    bare.call("PATCH", "/state", {})
+    server.end_all()
+    with pytest.raises(SessionLost) as caught:
+        bare.call("GET", "/state")
+    assert isinstance(caught.value.__cause__, ValueError)
 
 
 async def test_a_loop_that_ends_during_a_renewal(server: Server) -> None:
