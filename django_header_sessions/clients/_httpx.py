@@ -140,6 +140,11 @@ class HttpxSession(flow.Flow):
     def _is_keyed(self, request: Any) -> bool:
         return isinstance(request.headers, self._keyed)
 
+    def _strip(self, request: Any) -> None:
+        # A default header of the client goes along on every call.
+        if self.is_own(request.headers.get(self.header)):
+            del request.headers[self.header]
+
     def _dress(self, request: Any, held: flow.Held) -> None:
         headers = request.headers
         if self.header in headers:
@@ -216,6 +221,7 @@ class HttpxSession(flow.Flow):
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """One call of a synchronous client; called by the library."""
         if not self._is_ours(request):
+            self._strip(request)
             yield request
             return
         steps = self.call()
@@ -246,6 +252,7 @@ class HttpxSession(flow.Flow):
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """One call of an async client; called by the library."""
         if not self._is_ours(request):
+            self._strip(request)
             yield request
             return
         steps = self.call()

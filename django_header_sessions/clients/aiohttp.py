@@ -23,6 +23,18 @@ __all__ = [
 ]
 
 
+def mask(response: aiohttp.ClientResponse, header: str) -> None:
+    """Have what is announced show its id only, wherever the library shows an answer's headers.
+
+    It does in the exceptions that `raise_for_status` makes; who asks for the value still gets it.
+    """
+    shown = response.headers.copy()
+    for value in shown.popall(header):
+        shown.add(header, flow.SessionKey(value))
+    response._headers = type(response.headers)(shown)
+    response._cache.pop("headers", None)
+
+
 class HeaderSession(flow.Flow):
     """One server-side session, as a client middleware. See `flow.Flow`.
 
@@ -35,6 +47,9 @@ class HeaderSession(flow.Flow):
     ) -> aiohttp.ClientResponse:
         """One request, and its repetitions; called by the library."""
         if not self.owns(flow.origin_of(str(request.url))):
+            # A default header of the client goes along on every call, and every redirect.
+            if self.is_own(request.headers.get(self.header)):
+                del request.headers[self.header]
             return await handler(request)
         steps = self.call()
         response: aiohttp.ClientResponse | None = None
@@ -66,6 +81,8 @@ class HeaderSession(flow.Flow):
     ) -> flow.Answer:
         headers = response.headers
         answer = flow.Answer(response.status, headers.getall(self.header, ()))
+        if answer.announced:
+            mask(response, self.header)
         answer.expires_in = headers.get(flow.EXPIRES_IN)
         if response.status >= 400:
             answer.idempotent = request.method in flow.IDEMPOTENT

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -234,7 +234,7 @@ class Answer:
     """
 
     status: int
-    announced: Sequence[str] = ()
+    announced: Sequence[str] = field(default=(), repr=False)
     expires_in: str | None = None
     retry_after: str | None = None
     problem: Mapping[str, Any] | None = None
@@ -409,6 +409,10 @@ class Flow:
                 self.origin = origin
         return origin == self.origin
 
+    def is_own(self, value: str | None) -> bool:
+        """Whether a header's value is a key of this session, also one that was replaced since."""
+        return value is not None and bool(KEY.fullmatch(value)) and value[:ID_LENGTH] == self.id
+
     def current(self) -> Held:
         """What is held now: for a hop of a redirect chain, which waits for nobody."""
         return self._held
@@ -556,7 +560,16 @@ class Flow:
                 if key != sent.key:
                     same = sent.lost is not None or (sent.key is not None and key.id == sent.key.id)
                     self._replace(Held(key, line=sent.line if same else None))
+                    if sent.key is not None and not same:
+                        logger.warning(
+                            "%s goes on with session %s in the place of session %s; what that one "
+                            "held is not in it.",
+                            self.origin,
+                            key.id,
+                            sent.key.id,
+                        )
             elif values == [""]:
+                logger.info("%s says that session %s is over.", self.origin, self.id)
                 self._replace(Held(None))
             else:
                 logger.warning(

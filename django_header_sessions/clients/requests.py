@@ -167,6 +167,9 @@ class HeaderSession(flow.Flow, requests.auth.AuthBase):
         """Prepare one call; called by the library."""
         if self.owns(flow.origin_of(request.url or "")):
             Trip(self).board(request)
+        elif self.is_own(request.headers.get(self.header)):
+            # A default header of the client goes along on every call.
+            del request.headers[self.header]
         return request
 
     def answer(self, response: requests.Response) -> flow.Answer:

@@ -68,7 +68,7 @@ def open_with(request: pytest.FixtureRequest) -> Iterator[Open]:
     def make(library: str, base: str, **options: Any) -> Caller:
         if "key" in options:
             options.setdefault("origin", base)
-        known = {"key", "origin", "renew", "follow"}
+        known = {"key", "origin", "renew", "follow", "headers"}
         settings = {name: value for name, value in options.items() if name not in known}
         chosen = Options(
             base,

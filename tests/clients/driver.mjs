@@ -23,10 +23,10 @@ function renewer(renew, client) {
 }
 
 function send(client, { method, url, document, abortable }) {
-  const init = { method, redirect: client.redirect };
+  const init = { method, redirect: client.redirect, headers: { ...client.headers } };
   if (document !== null && document !== undefined) {
     init.body = JSON.stringify(document);
-    init.headers = { "Content-Type": "application/json" };
+    init.headers["Content-Type"] = "application/json";
   }
   if (abortable) {
     client.abort = new AbortController();
@@ -36,8 +36,8 @@ function send(client, { method, url, document, abortable }) {
 }
 
 const ops = {
-  open({ base, settings, renew, redirect }) {
-    const client = { base, redirect };
+  open({ base, settings, renew, redirect, headers }) {
+    const client = { base, redirect, headers };
     if (renew !== null) settings.renew = renewer(renew, client);
     client.session = new HeaderSession(settings);
     clients.push(client);

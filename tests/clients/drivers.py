@@ -54,6 +54,7 @@ class Options:
     origin: str | None = None
     renew: Renew | None = None
     follow: bool = True
+    headers: dict[str, str] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     def arguments(self, renew: Callable[[], Any]) -> dict[str, Any]:
@@ -133,6 +134,7 @@ class HttpxCaller(Caller):
             auth=self.session,
             event_hooks=self.session.event_hooks if hooks else {},
             follow_redirects=options.follow,
+            headers=options.headers,
             timeout=30,
             trust_env=False,
         )
@@ -178,6 +180,7 @@ class RequestsCaller(HttpxCaller):
         self.client = requests.Session()
         self.client.auth = self.session
         self.client.trust_env = False
+        self.client.headers.update(options.headers or {})
         self.client.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=64))
 
     def call(self, method: str, url: str, document: Any = None) -> Got:
@@ -273,6 +276,7 @@ class HttpxAsyncCaller(AsyncCaller):
             auth=self.session,
             event_hooks=self.session.event_hooks,
             follow_redirects=options.follow,
+            headers=options.headers,
             timeout=30,
             trust_env=False,
         )
@@ -307,7 +311,7 @@ class AiohttpCaller(AsyncCaller):
         self.client = loop.run(self.make())
 
     async def make(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(middlewares=[self.session])
+        return aiohttp.ClientSession(middlewares=[self.session], headers=self.options.headers)
 
     async def acall(self, method: str, url: str, document: Any = None) -> Got:
         async with self.client.request(
@@ -410,6 +414,7 @@ class FetchCaller(Caller):
             settings={name: value for name, value in settings.items() if value is not None},
             renew=None if options.renew is None else vars(options.renew),
             redirect="follow" if options.follow else "manual",
+            headers=options.headers or {},
         )
 
     def ask(self, op: str, **question: Any) -> Any:

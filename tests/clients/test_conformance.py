@@ -413,6 +413,22 @@ def test_a_server_that_supersedes_for_ever_is_given_up(call: Open, server: Serve
     assert 1 < len(server.of("/never")) < 10
 
 
+def test_a_server_that_goes_on_with_another_session_is_followed(call: Open, server: Server) -> None:
+    """It may be set to, or somebody else has signed in: the client cannot tell."""
+    client = call()
+    client.call("PATCH", "/state", {"a": 1})
+
+    def forgiving(seen: Seen) -> Reply:
+        seen.sent = "new"
+        return server.write(seen)
+
+    server.end_all()
+    server.on("PATCH", "/state", forgiving)
+    assert client.call("PATCH", "/state", {"b": 2}).document == {"state": {"b": 2}}
+    (session,) = server.sessions.values()
+    assert client.key == session.key
+
+
 # A session that is gone
 
 
@@ -802,6 +818,38 @@ def test_other_origins_are_called_without_the_session(
     assert client.call("PATCH", other.url + "/state", {}).status == 200
     assert other.seen[-1].sent is None
     assert client.key == key
+
+
+def test_a_header_of_the_clients_own_takes_the_key_nowhere_else(
+    call: Open, server: Server, other: Server
+) -> None:
+    """Who has put it among the default headers sends it to whomever the client calls."""
+    first = call()
+    first.call("PATCH", "/state", {"a": 1})
+    key = str(first.key)
+    client = call(key=key, headers={HEADER: key})
+    server.on("GET", "/away", lambda seen: Reply(302, headers=[("Location", other.url + "/x")]))
+    assert client.call("GET", "/state").document == {"state": {"a": 1}}
+    client.call("GET", "/away")
+    client.call("GET", other.url + "/y")
+    # It stays the session's own, however often its key was replaced since.
+    client.call("POST", "/login")
+    client.call("GET", "/away")
+    client.call("GET", other.url + "/y")
+    assert len(other.seen) == 4
+    assert {seen.sent for seen in other.seen} == {None}
+    assert client.call("GET", "/state").status == 200
+
+
+def test_a_header_for_another_service_is_left_alone(
+    call: Open, server: Server, other: Server
+) -> None:
+    theirs = make_key()
+    client = call(headers={HEADER: theirs})
+    client.call("PATCH", "/state", {})
+    assert client.call("GET", other.url + "/x").status == 404
+    assert [seen.sent for seen in other.seen] == [theirs]
+    assert [seen.sent for seen in server.seen] == ["new"]
 
 
 @pytest.mark.parametrize("away", ["http://example.test", "http://127.0.0.1.example.test:80"])

@@ -613,17 +613,61 @@ def test_a_key_masks_itself() -> None:
     assert KEY not in repr(key) + repr([key]) + f"{key!r}"
     assert key.id == KEY[:15]
     assert str(key) == KEY
+    assert KEY[15:] not in repr(flow.Answer(200, [KEY]))
     assert KEY[15:] not in repr(flow.Flow(key=KEY, origin="https://a.example"))
 
 
-async def test_the_key_is_in_no_exception_of_aiohttp(server: Server) -> None:
+@pytest.mark.parametrize("redirected", [False, True])
+async def test_no_key_that_was_sent_or_announced_is_in_an_exception_of_aiohttp(
+    server: Server, redirected: bool
+) -> None:
+    keys = [KEY]
+
+    def announce(status: int) -> Reply:
+        keys.append(make_key(KEY[:15]))
+        return Reply(status, None, [(HEADER, keys[-1]), ("Location", "/x")])
+
+    server.on("GET", "/x", lambda seen: announce(500))
+    server.on("GET", "/there", lambda seen: announce(302))
     session = sessions_aiohttp.HeaderSession(key=KEY, origin=server.url)
-    server.on("GET", "/x", lambda seen: Reply(500))
     async with aiohttp.ClientSession(middlewares=[session], raise_for_status=True) as client:
         with pytest.raises(aiohttp.ClientResponseError) as caught:
-            await client.get(server.url + "/x")
-    assert KEY not in repr(caught.value) + str(caught.value)
-    assert server.seen[-1].sent == KEY
+            await client.get(server.url + ("/there" if redirected else "/x"))
+    assert session.key == keys[-1]
+    assert len(keys) == (3 if redirected else 2)
+    shown = repr(caught.value) + str(caught.value) + repr(caught.value.history)
+    assert KEY[:15] in shown
+    assert not [key for key in keys if key[15:] in shown]
+    # Who asks for it is told it.
+    assert caught.value.headers is not None
+    assert caught.value.headers[HEADER] == keys[-1]
+
+
+def test_another_session_in_the_place_of_the_one_that_was_sent_is_logged(
+    bare: HttpxCaller, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare.call("PATCH", "/state", {})
+    before, after = str(bare.key), make_key()
+    server.on("GET", "/x", lambda seen: Reply(200, {}, [(HEADER, after)]))
+    bare.call("GET", "/x")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert before[:15] in record.message
+    assert after[:15] in record.message
+    assert not [key for key in (before, after) if key[15:] in record.message]
+
+
+def test_that_a_session_is_over_is_logged(
+    bare: HttpxCaller, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "django_header_sessions.clients")
+    bare.call("PATCH", "/state", {})
+    before = str(bare.key)
+    server.on("GET", "/x", lambda seen: Reply(200, {}, [(HEADER, "")]))
+    bare.call("GET", "/x")
+    (record,) = (one for one in caplog.records if one.name == "django_header_sessions.clients")
+    assert before[:15] in record.message
+    assert before[15:] not in record.message
 
 
 def test_the_key_is_in_no_log_or_traceback(

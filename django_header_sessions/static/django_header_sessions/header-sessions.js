@@ -291,6 +291,7 @@ export class HeaderSession {
     const mode = request.redirect;
     for (let hops = 0; ; hops += 1) {
       const ours = this.#owns(new URL(request.url));
+      if (!ours && this.#isOwn(request.headers.get(this.#header))) request.headers.delete(this.#header);
       const spare = request.body === null ? null : request.clone();
       const response = ours
         ? await this.#call(new Request(request, { redirect: "manual" }), nested)
@@ -424,6 +425,11 @@ export class HeaderSession {
     return true;
   }
 
+  /** Whether a header's value is a key of this session, also one that was replaced since. */
+  #isOwn(value) {
+    return value !== null && KEY.test(value) && value.slice(0, ID_LENGTH) === this.id;
+  }
+
   #capture(sent, response) {
     const announced = response.headers.get(this.#header);
     if (announced !== null) {
@@ -438,6 +444,12 @@ export class HeaderSession {
         if (announced !== sent.key) {
           const same = sent.lost !== null || (sent.key !== null && announced.startsWith(sent.id));
           this.#replace(new Held(announced, same ? { line: sent.line } : {}));
+          if (sent.key !== null && !same) {
+            console.warn(
+              `${this.#origin} goes on with session ${this.id} in the place of session ${sent.id}; ` +
+                "what that one held is not in it.",
+            );
+          }
         }
       } else if (announced === "") {
         this.#replace(new Held(null));
