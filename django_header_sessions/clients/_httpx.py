@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import suppress
 from typing import Any
 
 from django_header_sessions.clients import flow
@@ -15,13 +16,23 @@ EXPIRES_IN_LENGTH = len(EXPIRES_IN)
 SENT = "django_header_sessions"
 
 
+class Trip:
+    """One call, over all its hops: the response that a hook has seen and the call has not, yet."""
+
+    __slots__ = ("response",)
+
+    def __init__(self) -> None:
+        self.response: Any = None
+
+
 class Hop:
     """What one request was sent with, and whether what it announced has been taken."""
 
-    __slots__ = ("held", "settled")
+    __slots__ = ("held", "settled", "trip")
 
-    def __init__(self, held: flow.Held) -> None:
+    def __init__(self, held: flow.Held, trip: Trip) -> None:
         self.held = held
+        self.trip = trip
         self.settled = False
 
 
@@ -53,6 +64,7 @@ def keyed_headers(plain: type[Any]) -> type[Any]:
             # With its encoding, which costs as much to find out as all the rest.
             super().__init__(headers, headers.encoding)
             self._session_name = name.lower()
+            self._session_key = name.lower().encode("ascii")
             self._session_header = (name.encode("ascii"), value.encode("ascii"))
 
         def _shown(self) -> Any:
@@ -63,7 +75,9 @@ def keyed_headers(plain: type[Any]) -> type[Any]:
 
         @property
         def raw(self) -> list[tuple[bytes, bytes]]:
-            return [*super().raw, self._session_header]
+            # Whoever has set it after us has not set a second one.
+            others = [pair for pair in super().raw if pair[0].lower() != self._session_key]
+            return [*others, self._session_header]
 
         def keys(self) -> Any:
             # Asked on every call, by the cookie jar; the plain way costs three times as much.
@@ -111,6 +125,7 @@ class HttpxSession(flow.Flow):
     _plain: type[Any]
     _keyed: type[Any]
     _byte_stream: type[Any]
+    _async_byte_stream: type[Any]
 
     @property
     def event_hooks(self) -> dict[str, list[Callable[..., Any]]]:
@@ -120,17 +135,29 @@ class HttpxSession(flow.Flow):
         session's origin carries the key. Without, the later ones do not: one that comes back to
         the origin is then made again with the key when it is a GET or HEAD, and is a
         `SessionError` when it is not.
+
+        They go before hooks of the client's own: one that raises for the status keeps the answer
+        from an auth object, and only what these have seen before it counts.
         """
         return {"request": [self._on_request], "response": [self._on_response]}
 
     def _on_request(self, request: Any) -> Done:
         # A hop inherits the mark of the request it comes from, but not its session header.
-        if SENT in request.extensions and not self._is_keyed(request) and self._is_ours(request):
-            self._dress(request, self.current())
+        hop = request.extensions.get(SENT)
+        if hop is not None and not self._is_keyed(request) and self._is_ours(request):
+            self._dress(request, self.current(), hop.trip)
         return DONE
 
-    def _on_response(self, response: Any) -> Done:
-        self._settle_hop(response)
+    def _on_response(self, response: Any) -> Any:
+        hop = self._settle_hop(response)
+        if hop is None:
+            return DONE
+        hop.trip.response = response
+        if response.status_code >= 400 and self._is_problem(response):
+            # Now: what another hook raises for is closed unread.
+            if isinstance(response.stream, self._async_byte_stream):
+                return response.aread()
+            response.read()
         return DONE
 
     def _is_ours(self, request: Any) -> bool:
@@ -145,7 +172,7 @@ class HttpxSession(flow.Flow):
         if self.is_own(request.headers.get(self.header)):
             del request.headers[self.header]
 
-    def _dress(self, request: Any, held: flow.Held) -> None:
+    def _dress(self, request: Any, held: flow.Held, trip: Trip) -> None:
         headers = request.headers
         if self.header in headers:
             if isinstance(headers, self._keyed):
@@ -153,15 +180,18 @@ class HttpxSession(flow.Flow):
             else:
                 del headers[self.header]
         request.headers = self._keyed(headers, self.header, held.value)
-        request.extensions[SENT] = Hop(held)
+        request.extensions[SENT] = Hop(held, trip)
 
-    def _settle_hop(self, response: Any) -> None:
-        """Take what one hop announced, once."""
+    def _settle_hop(self, response: Any) -> Hop | None:
+        """Take what one hop announced, once; `None` for one that went out without the key."""
         request = response.request
-        hop = request.extensions.get(SENT)
-        if hop is not None and not hop.settled and self._is_keyed(request):
+        hop: Hop | None = request.extensions.get(SENT)
+        if hop is None or not self._is_keyed(request):
+            return None
+        if not hop.settled:
             hop.settled = True
             self.capture(hop.held, self._announcement(response, hop.held, announced=True))
+        return hop
 
     def _announcement(self, response: Any, held: flow.Held, *, announced: bool) -> flow.Answer:
         headers = response.headers
@@ -218,6 +248,18 @@ class HttpxSession(flow.Flow):
         hop = request.extensions[SENT]
         return self._answer(response, hop), request
 
+    def _overtaken(self, steps: flow.Steps, trip: Trip) -> flow.Launch | None:
+        """Take the answer that a hook kept from a call by raising; a renewal to begin, if any.
+
+        Raises `SessionLost` in the place of what the hook raised.
+        """
+        response, trip.response = trip.response, None
+        if response is not None:
+            with suppress(StopIteration):
+                step = steps.send(self._answer(response, response.request.extensions[SENT]))
+                return step if isinstance(step, flow.Launch) else None
+        return None
+
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """One call of a synchronous client; called by the library."""
         if not self._is_ours(request):
@@ -225,27 +267,34 @@ class HttpxSession(flow.Flow):
             yield request
             return
         steps = self.call()
+        trip = Trip()
         seen = 0
         try:
             step = next(steps)
             while True:
                 if isinstance(step, flow.Held):
                     answer = None
-                    self._dress(request, step)
+                    self._dress(request, step, trip)
                     while answer is None:
                         response = yield request
+                        trip.response = None
                         if response.status_code >= 400 and self._is_problem(response):
                             response.read()
                         answer, request = self._judge(response, seen)
                         seen += 1
                         if answer is None:
-                            self._dress(request, self.current())
+                            self._dress(request, self.current(), trip)
                     step = steps.send(answer)
                 else:
                     flow.perform(self, step)
                     step = next(steps)
         except StopIteration:
             return
+        except GeneratorExit:
+            launch = self._overtaken(steps, trip)
+            if launch is not None:
+                flow.perform(self, launch)
+            raise
         finally:
             steps.close()
 
@@ -256,27 +305,34 @@ class HttpxSession(flow.Flow):
             yield request
             return
         steps = self.call()
+        trip = Trip()
         seen = 0
         try:
             step = next(steps)
             while True:
                 if isinstance(step, flow.Held):
                     answer = None
-                    self._dress(request, step)
+                    self._dress(request, step, trip)
                     while answer is None:
                         response = yield request
+                        trip.response = None
                         if response.status_code >= 400 and self._is_problem(response):
                             await response.aread()
                         answer, request = self._judge(response, seen)
                         seen += 1
                         if answer is None:
-                            self._dress(request, self.current())
+                            self._dress(request, self.current(), trip)
                     step = steps.send(answer)
                 else:
                     await flow.aperform(self, step)
                     step = next(steps)
         except StopIteration:
             return
+        except GeneratorExit:
+            launch = self._overtaken(steps, trip)
+            if launch is not None:
+                await flow.aperform(self, launch)
+            raise
         finally:
             steps.close()
 

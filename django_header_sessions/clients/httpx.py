@@ -29,3 +29,4 @@ class HeaderSession(HttpxSession, httpx.Auth):
     _plain = httpx.Headers
     _keyed = keyed_headers(httpx.Headers)
     _byte_stream = httpx.ByteStream
+    _async_byte_stream = httpx.AsyncByteStream

@@ -29,3 +29,4 @@ class HeaderSession(HttpxSession, httpx2.Auth):
     _plain = httpx2.Headers
     _keyed = keyed_headers(httpx2.Headers)
     _byte_stream = httpx2.ByteStream
+    _async_byte_stream = httpx2.AsyncByteStream

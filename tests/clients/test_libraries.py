@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -318,6 +319,109 @@ def test_keyed_headers_show_the_key_to_who_asks_for_it(name: str) -> None:
     assert [value for key, value in headers.raw if key == b"X-Session-Key"] == [KEY.encode()]
     assert KEY not in repr(headers)
     assert "x-session-key" not in headers.copy()
+    # One header it stays, whoever sets it after us.
+    headers["x-session-key"] = "another"
+    headers.update({"X-SESSION-KEY": "a third"})
+    sent = [value for key, value in headers.raw if key.lower() == b"x-session-key"]
+    assert sent == [KEY.encode()]
+
+
+# httpx with hooks of the client's own, which see an answer before an auth object does
+
+
+def raise_for_status(response: Any) -> None:
+    response.raise_for_status()
+
+
+async def araise_for_status(response: Any) -> None:
+    response.raise_for_status()
+
+
+@pytest.fixture(params=["Client", "AsyncClient"])
+def raising(request: pytest.FixtureRequest, name: str, server: Server) -> Iterator[Any]:
+    """A session, and what calls with it in a client whose hooks raise for the status."""
+    library = importlib.import_module(name)
+    session = importlib.import_module(f"django_header_sessions.clients.{name}").HeaderSession()
+    is_async = request.param == "AsyncClient"
+    own = araise_for_status if is_async else raise_for_status
+    hooks = {**session.event_hooks, "response": [*session.event_hooks["response"], own]}
+    options = {"auth": session, "event_hooks": hooks, "base_url": server.url, "trust_env": False}
+    session.status_error = library.HTTPStatusError
+    if is_async:
+        with asyncio.Runner() as runner:
+            client = library.AsyncClient(**options)
+            session.acall = client.request
+            yield session, lambda *call: runner.run(client.request(*call))
+            runner.run(client.aclose())
+    else:
+        with library.Client(**options) as client:
+            session.acall = client.request
+            yield session, client.request
+
+
+def test_a_loss_is_seen_though_a_hook_has_raised_for_the_status(
+    raising: Any, server: Server
+) -> None:
+    session, call = raising
+    call("PATCH", "/state")
+    server.end_all()
+    with pytest.raises(SessionLost):
+        call("GET", "/state")
+    assert session.key is None
+
+
+def test_a_renewal_begins_though_a_hook_has_raised_for_the_status(
+    raising: Any, server: Server
+) -> None:
+    session, call = raising
+    call("PATCH", "/state")
+    session.renew = lambda: session.acall("POST", "/login")
+    server.end_all()
+    with pytest.raises(session.status_error):
+        call("GET", "/state")
+    assert call("GET", "/state").json() == {"state": {"user": "demo"}}
+    assert len(server.of("/login")) == 1
+    assert len(server.of("/state")) == 3
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        problem(409, "superseded"),
+        problem(503, "unavailable", False, ("Retry-After", "0")),
+        Reply(500),
+        Reply(404, {}),
+    ],
+)
+def test_what_else_a_hook_raises_for_is_the_callers(
+    raising: Any, server: Server, reply: Reply
+) -> None:
+    session, call = raising
+    call("PATCH", "/state")
+    (stored,) = server.sessions.values()
+    key = server.rotate(stored)
+    reply = replace(reply, headers=[*reply.headers, (HEADER, key)])
+    server.on("GET", "/x", lambda seen: reply)
+    with pytest.raises(session.status_error):
+        call("GET", "/x")
+    assert session.key == key
+    assert len(server.of("/x")) == 1
+    # Nobody waits for what has come to nothing.
+    assert call("GET", "/state").status_code == 200
+
+
+def test_a_hop_that_does_not_arrive_is_not_taken_for_the_one_before(
+    name: str, server: Server
+) -> None:
+    caller = HttpxCaller(name, Options(server.url))
+    caller.call("PATCH", "/state", {})
+    server.on("GET", "/x", lambda seen: redirect(302, "/broken"))
+    server.on("GET", "/broken", lambda seen: Reply(0))
+    for _ in range(2):
+        with pytest.raises(broken(caller)):
+            caller.call("GET", "/x")
+    assert caller.call("GET", "/state").status == 200
+    caller.close()
 
 
 # Bodies that can be sent once only
