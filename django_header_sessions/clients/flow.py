@@ -292,7 +292,7 @@ def seconds_of(retry_after: str | None) -> float | None:
     """Seconds a Retry-After asks for, whichever form it takes; `None` when it says nothing."""
     if retry_after is None:
         return None
-    if retry_after.strip().isdecimal():
+    if re.fullmatch(r"\s*[0-9]{1,9}\s*", retry_after):
         return float(retry_after)
     try:
         when = parsedate_to_datetime(retry_after)
@@ -875,7 +875,8 @@ def _finish(future: concurrent.futures.Future[None]) -> None:
 def perform(flow: Flow, step: Wait | Sleep | Launch) -> None:
     """Do a step in this thread."""
     if isinstance(step, Wait):
-        concurrent.futures.wait([step.future], step.seconds)
+        seconds = None if step.seconds is None else min(step.seconds, threading.TIMEOUT_MAX)
+        concurrent.futures.wait([step.future], seconds)
     elif isinstance(step, Sleep):
         time.sleep(step.seconds)
     else:

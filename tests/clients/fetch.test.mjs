@@ -123,6 +123,106 @@ test("an aborted wait for a store that is down ends at once", async () => {
   await assert.rejects(call, { name: "AbortError" });
 });
 
+test("a Request's own credentials are left as they are", async () => {
+  const sent = [];
+  const fetch = async (request) => {
+    sent.push(request.credentials);
+    return new Response("{}");
+  };
+  const session = new HeaderSession({ fetch, origin: "https://example.com" });
+  const url = "https://example.com/a";
+  await session.fetch(url);
+  await session.fetch(new Request(url, { credentials: "include" }));
+  await session.fetch(url, { credentials: "same-origin" });
+  await session.fetch(new Request(url, { credentials: "include" }), { method: "POST" });
+  await session.fetch(new Request(url, { credentials: "include" }), { credentials: "omit" });
+  assert.deepEqual(sent, ["omit", "include", "same-origin", "include", "omit"]);
+});
+
+const once = () =>
+  new ReadableStream({
+    start(control) {
+      control.enqueue(new TextEncoder().encode("once"));
+      control.close();
+    },
+  });
+
+test("a stream is not sent twice", async () => {
+  const down = { type: "urn:django-header-sessions:unavailable", status: 503, executed: false };
+  answers["/a"] = () => [503, { "Retry-After": "0" }, down];
+  const session = new HeaderSession({ key: KEY, origin: base });
+  const init = { method: "PUT", body: once(), duplex: "half" };
+  assert.equal((await session.fetch(`${base}/a`, init)).status, 503);
+  const request = new Request(`${base}/a`, { ...init, body: once() });
+  assert.equal((await session.fetch(request)).status, 503);
+  assert.deepEqual(seen.map((entry) => entry.body), ["once", "once"]);
+});
+
+test("a session that is lost under a stream is seen, and renewed for the next call", async () => {
+  answers["/a"] = () => [401, {}, UNKNOWN];
+  const session = new HeaderSession({ key: KEY, origin: base, renew: () => NEWER });
+  const call = session.fetch(`${base}/a`, { method: "PUT", body: once(), duplex: "half" });
+  await assert.rejects(call, (error) => error instanceof SessionLost && error.renewed);
+  assert.equal(seen.length, 1);
+  assert.equal(session.key, NEWER);
+});
+
+test("a stream is not sent on to where a redirect leads, unless that takes no body", async () => {
+  answers["/kept"] = () => [307, { Location: "/b" }];
+  answers["/got"] = () => [303, { Location: "/b" }];
+  const session = new HeaderSession({ key: KEY, origin: base });
+  const init = () => ({ method: "POST", body: once(), duplex: "half" });
+  await assert.rejects(session.fetch(`${base}/kept`, init()), SessionError);
+  assert.equal((await session.fetch(`${base}/got`, init())).status, 200);
+  assert.deepEqual(seen.map((entry) => entry.method + entry.path), ["POST/kept", "POST/got", "GET/b"]);
+});
+
+test("a body that is a string, bytes, a form or a blob is sent as often as it takes", async () => {
+  answers["/a"] = ({ headers }) => (headers["x-session-key"] === NEWER ? [200] : [401, {}, UNKNOWN]);
+  const form = new FormData();
+  form.set("a", "b");
+  for (const body of ["text", new TextEncoder().encode("text"), new Blob(["text"]), form,
+    new URLSearchParams({ a: "b" })]) {
+    seen = [];
+    const session = new HeaderSession({ key: KEY, origin: base, renew: () => NEWER });
+    assert.equal((await session.fetch(`${base}/a`, { method: "PUT", body })).status, 200);
+    assert.equal(seen.length, 2);
+    assert.ok(seen[0].body.length > 2);
+    // A form has another boundary each time, which its header names.
+    const [first, second] = seen.map((entry) => {
+      const type = entry.headers["content-type"];
+      const [, boundary = type] = /boundary=(.*)$/.exec(type ?? "") ?? [];
+      return `${type} ${entry.body}`.replaceAll(boundary, "boundary");
+    });
+    assert.equal(first, second);
+  }
+});
+
+test("a form is sent on to where a redirect leads, with the boundary that it has there", async () => {
+  answers["/a"] = () => [307, { Location: "/b" }];
+  const body = new FormData();
+  body.set("name", "value");
+  await new HeaderSession({ key: KEY, origin: base }).fetch(`${base}/a`, { method: "POST", body });
+  const [, boundary] = /boundary=(.*)$/.exec(seen[1].headers["content-type"]);
+  assert.ok(seen[1].body.startsWith(`--${boundary}`));
+  assert.ok(seen[1].body.includes("value"));
+});
+
+test("a type that the caller gives a body stays with it", async () => {
+  answers["/a"] = () => [307, { Location: "/b" }];
+  const headers = { "Content-Type": "text/csv" };
+  const init = { method: "POST", body: "a,b", headers };
+  await new HeaderSession({ key: KEY, origin: base }).fetch(`${base}/a`, init);
+  assert.equal(seen[1].headers["content-type"], "text/csv");
+});
+
+test("a renewal may be given all the time there is", async () => {
+  answers["/a"] = ({ headers }) => (headers["x-session-key"] === KEY ? [401, {}, UNKNOWN] : [200]);
+  const renew = () => new Promise((resolve) => setTimeout(resolve, 20, NEWER));
+  const session = new HeaderSession({ key: KEY, origin: base, renew, renewTimeout: Infinity });
+  assert.equal((await session.fetch(`${base}/a`)).status, 200);
+});
+
 test("what renew was told of is the cause", async () => {
   answers["/a"] = () => [401, {}, UNKNOWN];
   const why = new Error("wrong password");

@@ -574,6 +574,13 @@ def test_a_renewal_that_hangs_is_given_up(call: Open, server: Server) -> None:
     assert statuses(results) == ["SessionLost"] * 4
 
 
+def test_a_renewal_may_be_given_all_the_time_there_is(call: Open, server: Server) -> None:
+    client = call(renew=Renew("call"), renew_timeout=1e12)
+    client.call("PATCH", "/state", {})
+    server.end_all()
+    assert client.call("GET", "/state").document == {"state": {"user": "demo"}}
+
+
 @pytest.mark.parametrize("kind", ["unknown", "other"])
 def test_a_renewal_that_is_answered_401_is_a_loss(call: Open, server: Server, kind: str) -> None:
     client = call(renew=Renew("call"))
@@ -651,7 +658,7 @@ def test_understands_a_date_to_come_back_at(call: Open, server: Server) -> None:
     assert client.call("GET", "/x").status == 200
 
 
-@pytest.mark.parametrize("said", ["3600", "later", None])
+@pytest.mark.parametrize("said", ["3600", "later", None, "-1", "1.5", "5 minutes", "1e0", "2 s"])
 def test_does_not_wait_beyond_the_bound(call: Open, server: Server, said: str | None) -> None:
     client = call(max_wait=5)
     headers = [] if said is None else [("Retry-After", said)]

@@ -43,7 +43,10 @@ export interface HeaderSessionOptions {
   header?: string;
   /** URL or path where GET keeps the session alive and DELETE ends it. */
   resource?: string;
-  /** For every request that does not say otherwise; "omit", for no cookies at all. */
+  /**
+   * For every request that does not say otherwise; "omit", for no cookies at all. A `Request` says
+   * so unless it has the default, "same-origin".
+   */
   credentials?: RequestCredentials;
   /** What sends; the global one. */
   fetch?: Fetch;
@@ -60,7 +63,10 @@ export class HeaderSession {
   readonly origin: string | null;
   /** Seconds until the session is over if nothing is called; null while that is unknown. */
   readonly expiresIn: number | null;
-  /** As the global fetch, with the session. May reject with a SessionError. */
+  /**
+   * As the global fetch, with the session. May reject with a SessionError. A body in `init` that is
+   * no stream can be sent again where that is safe; a stream, or the body of a `Request`, is not.
+   */
   fetch: Fetch;
   /** Make the session now, through `call` (else `renew`), unless there is one. */
   start(call?: Renew): Promise<void>;

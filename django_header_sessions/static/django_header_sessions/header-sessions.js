@@ -14,6 +14,10 @@ const MAX_REDIRECTS = 20;
 // A call is repeated this often in all for a newer key; more means that somebody rotates in a loop.
 const MAX_TAKES = 3;
 const LEAST_WAIT = 50;
+// What a timer can take; beyond, it rings at once.
+const MAX_TIMER = 2 ** 31 - 1;
+const HTTP_DATE =
+  /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4} \d\d:\d\d:\d\d GMT$/;
 
 /** Something about the session, not about one answer. Carries no session key. */
 export class SessionError extends Error {
@@ -84,7 +88,7 @@ function within(promise, { signal, ms }) {
   return new Promise((resolve, reject) => {
     const abort = () => finish(reject, signal.reason);
     const timer =
-      ms === undefined
+      ms === undefined || ms > MAX_TIMER
         ? undefined
         : setTimeout(() => finish(reject, new DOMException("Took too long", "TimeoutError")), ms);
     const finish = (settle, value) => {
@@ -104,16 +108,46 @@ function within(promise, { signal, ms }) {
 function sleep(ms, signal) {
   let timer;
   const promise = new Promise((resolve) => {
-    timer = setTimeout(resolve, ms);
+    timer = setTimeout(resolve, Math.min(ms, MAX_TIMER));
   });
   return within(promise, { signal }).finally(() => clearTimeout(timer));
 }
 
 function secondsOf(retryAfter) {
   if (retryAfter === null) return null;
-  if (/^\s*\d+\s*$/.test(retryAfter)) return Number(retryAfter);
-  const when = Date.parse(retryAfter);
-  return Number.isNaN(when) ? null : Math.max(0, (when - Date.now()) / 1000);
+  if (/^\s*\d{1,9}\s*$/.test(retryAfter)) return Number(retryAfter);
+  // Left to itself, Date.parse finds a date in almost anything.
+  if (!HTTP_DATE.test(retryAfter)) return null;
+  return Math.max(0, (Date.parse(retryAfter) - Date.now()) / 1000);
+}
+
+/** One hop of a call: makes its request as often as its body can be read. */
+class Hop {
+  #input;
+  #init;
+  #made;
+
+  constructor(input, init) {
+    this.#input = input;
+    this.#init = init;
+    this.#made = new Request(input, init);
+    const given = init.body ?? null;
+    const { url, method, headers, signal, redirect, credentials } = this.#made;
+    Object.assign(this, { url, method, headers, signal, redirect, credentials });
+    // What a Request was made with, it does not tell.
+    this.repeatable =
+      this.#made.body === null ||
+      (given !== null && !(given instanceof ReadableStream) && !(Symbol.asyncIterator in Object(given)));
+    this.body = this.repeatable ? (given ?? undefined) : this.#made.body;
+  }
+
+  /** The request, to be sent with this header and nowhere on. */
+  request(redirect, name, value) {
+    const made = new Request(this.#made ?? new Request(this.#input, this.#init), { redirect });
+    this.#made = null;
+    if (name !== undefined) made.headers.set(name, value);
+    return made;
+  }
 }
 
 /** The problem document, read from a copy so that the caller can read it, too. */
@@ -287,15 +321,21 @@ export class HeaderSession {
   // Redirects, followed by hand: a fetch that follows sends the session header wherever it goes.
 
   async #follow(input, init, nested) {
-    let request = new Request(input, { credentials: this.#credentials, ...init });
-    const mode = request.redirect;
+    // A Request always has credentials; the default one says nothing.
+    const said = input instanceof Request && input.credentials !== "same-origin" ? input.credentials : null;
+    let hop = new Hop(input, { credentials: said ?? this.#credentials, ...init });
+    const mode = hop.redirect;
     for (let hops = 0; ; hops += 1) {
-      const ours = this.#owns(new URL(request.url));
-      if (!ours && this.#isOwn(request.headers.get(this.#header))) request.headers.delete(this.#header);
-      const spare = request.body === null ? null : request.clone();
+      const ours = this.#owns(new URL(hop.url));
+      if (!ours && this.#isOwn(hop.headers.get(this.#header))) {
+        // A header of the caller's own takes the key nowhere else, either.
+        const headers = new Headers(hop.headers);
+        headers.delete(this.#header);
+        hop = new Hop(hop.request(hop.redirect), { headers });
+      }
       const response = ours
-        ? await this.#call(new Request(request, { redirect: "manual" }), nested)
-        : await this.#fetch(new Request(request, { redirect: hops ? "manual" : mode }));
+        ? await this.#call(hop, nested)
+        : await this.#fetch(hop.request(hops ? "manual" : mode));
       const seen = REDIRECTS.has(response.status);
       if (mode === "manual" || (!ours && hops === 0) || !(seen || response.type === "opaqueredirect")) {
         return response;
@@ -303,35 +343,41 @@ export class HeaderSession {
       const location = response.headers.get("Location");
       if (mode === "error" || !seen || location === null) {
         // Browsers do not say where a redirect leads, and so it cannot be followed safely.
-        throw new SessionError(`${request.url} redirects. Call where it leads, with the session.`);
+        throw new SessionError(`${hop.url} redirects. Call where it leads, with the session.`);
       }
       if (hops >= MAX_REDIRECTS) throw new SessionError("Too many redirects.");
-      const url = new URL(location, request.url);
-      const become =
-        (response.status === 303 && request.method !== "HEAD") ||
-        (response.status < 303 && request.method === "POST");
       await response.body?.cancel();
-      const headers = new Headers(request.headers);
-      if (url.origin !== new URL(request.url).origin) {
-        headers.delete("Authorization");
-        headers.delete(this.#header);
-      }
-      const source = spare ?? request;
-      if (become) for (const name of ["Content-Type", "Content-Length"]) headers.delete(name);
-      request = new Request(url, {
-        method: become ? "GET" : source.method,
-        headers,
-        body: become || spare === null ? undefined : await spare.arrayBuffer(),
-        signal: request.signal,
-        credentials: request.credentials,
-      });
+      hop = this.#next(hop, new URL(location, hop.url), response.status);
     }
+  }
+
+  /** The hop that a redirect leads to. */
+  #next(hop, url, status) {
+    const becomes =
+      (status === 303 && hop.method !== "HEAD") || (status < 303 && hop.method === "POST");
+    const headers = new Headers(hop.headers);
+    if (url.origin !== new URL(hop.url).origin) {
+      headers.delete("Authorization");
+      headers.delete(this.#header);
+    }
+    const { signal, credentials } = hop;
+    if (becomes || hop.body === undefined) {
+      for (const name of ["Content-Type", "Content-Length"]) headers.delete(name);
+      return new Hop(url, { method: becomes ? "GET" : hop.method, headers, signal, credentials });
+    }
+    if (!hop.repeatable) {
+      throw new SessionError(`${hop.url} redirects a body that can be sent only once.`);
+    }
+    const { method, body } = hop;
+    // With the boundary that it is given when it is sent.
+    if (body instanceof FormData) headers.delete("Content-Type");
+    return new Hop(url, { method, headers, body, signal, credentials });
   }
 
   // One call
 
-  async #call(request, nested) {
-    const { signal } = request;
+  async #call(hop, nested) {
+    const { signal } = hop;
     let takes = 0;
     let renewed = false;
     let giveUp = null;
@@ -342,9 +388,7 @@ export class HeaderSession {
       sent.awaited.add(token);
       let response = null;
       try {
-        const out = request.clone();
-        out.headers.set(this.#header, sent.key ?? "new");
-        response = await this.#fetch(out);
+        response = await this.#fetch(hop.request("manual", this.#header, sent.key ?? "new"));
         this.#capture(sent, response);
       } finally {
         sent.awaited.delete(token);
@@ -362,7 +406,7 @@ export class HeaderSession {
       const problem = await problemOf(response);
       const kind = kindOf(problem);
       const executed = typeof problem?.executed === "boolean" ? problem.executed : undefined;
-      const safe = executed === false || IDEMPOTENT.has(request.method);
+      const safe = hop.repeatable && (executed === false || IDEMPOTENT.has(hop.method));
       const ours = sent.key !== null;
       if (ours && (kind === "unknown" || kind === "ended")) {
         await this.#lose(sent, kind, { executed, renewed, signal, nested });
