@@ -528,7 +528,7 @@ class Flow:
         with self._lock:
             if held.leader is leader:
                 held.leader = held.owner = None
-        _finish(leader)
+            _finish(leader)
 
     def _stirred(self) -> None:
         stir, self._stir = self._stir, None

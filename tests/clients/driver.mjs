@@ -1,6 +1,7 @@
 // Makes the calls that drivers.py asks for, one JSON document a line.
 import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
+import { inspect } from "node:util";
 
 // A data: URL, because what is served as a static file is not in a package of Node's.
 const module = new URL(
@@ -11,7 +12,8 @@ const source = await readFile(module, "utf8");
 const { HeaderSession } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
 
 const clients = [];
-console.warn = () => {};
+const warnings = [];
+console.warn = (...said) => warnings.push(inspect(said, { depth: null }));
 
 function renewer(renew, client) {
   return async (fetch) => {
@@ -46,7 +48,13 @@ const ops = {
   async call(question, client) {
     const response = await send(client, question);
     const text = await response.text();
-    return { status: response.status, document: text ? JSON.parse(text) : null };
+    let document = null;
+    try {
+      document = JSON.parse(text);
+    } catch {
+      // No JSON, no document.
+    }
+    return { status: response.status, document };
   },
   start({ path }, client) {
     if (path === undefined) return client.session.start();
@@ -58,6 +66,8 @@ const ops = {
   keepAlive: (_, client) => client.session.keepAlive(),
   get: ({ name }, client) => client.session[name],
   abort: (_, client) => client.abort.abort(),
+  shown: (_, { session }) =>
+    warnings.join("\n") + inspect(session, { depth: null, showHidden: true }) + JSON.stringify(session),
   close: () => null,
 };
 
@@ -69,7 +79,13 @@ for await (const line of createInterface({ input: process.stdin })) {
       (result) => ({ n: question.n, result }),
       (error) => ({
         n: question.n,
-        error: { ...error, name: error.name, message: error.message, cause: undefined },
+        error: {
+          ...error,
+          name: error.name,
+          message: error.message,
+          cause: undefined,
+          shown: inspect(error, { depth: null, showHidden: true }),
+        },
       }),
     )
     .then((answer) => process.stdout.write(`${JSON.stringify(answer)}\n`));

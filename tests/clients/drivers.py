@@ -91,6 +91,10 @@ class Caller(ABC):
     @abstractmethod
     def close(self) -> None: ...
 
+    def shown(self) -> str:
+        """What a person sees of it who looks, and of what was not said by Python's logging."""
+        return repr(self.session)
+
     def cancelled(self, method: str, path: str, when: threading.Event) -> None:
         """Begin a call and cancel it once `when` is set; answers when it has gone."""
         raise NotImplementedError
@@ -116,6 +120,14 @@ class Caller(ABC):
 
             futures = [pool.submit(one, *call) for call in calls]
             return [future.exception() or future.result() for future in futures]
+
+
+def got(status: int, content: bytes) -> Got:
+    """An answer, with no document where that is no JSON."""
+    try:
+        return Got(status, json.loads(content))
+    except (ValueError, RecursionError):
+        return Got(status)
 
 
 def url_of(base: str, url: str) -> str:
@@ -152,7 +164,7 @@ class HttpxCaller(Caller):
 
     def call(self, method: str, url: str, document: Any = None) -> Got:
         response = self.client.request(method, url_of(self.options.base, url), json=document)
-        return Got(response.status_code, response.json() if response.content else None)
+        return got(response.status_code, response.content)
 
     def start(self, path: str) -> None:
         self.session.start(lambda: self.call("PATCH", path, {}))
@@ -191,7 +203,7 @@ class RequestsCaller(HttpxCaller):
             timeout=30,
             allow_redirects=self.options.follow,
         )
-        return Got(response.status_code, response.json() if response.content else None)
+        return got(response.status_code, response.content)
 
 
 class Loop:
@@ -240,9 +252,9 @@ class AsyncCaller(Caller):
         return renew.key or None
 
     def call(self, method: str, url: str, document: Any = None) -> Got:
-        got = self.loop.run(self.acall(method, url, document))
-        assert isinstance(got, Got)
-        return got
+        answer = self.loop.run(self.acall(method, url, document))
+        assert isinstance(answer, Got)
+        return answer
 
     def parallel(self, calls: list[tuple[str, str, Any]]) -> list[Got | BaseException]:
         async def all_of_them() -> list[Got | BaseException]:
@@ -250,8 +262,8 @@ class AsyncCaller(Caller):
                 *(self.acall(*call) for call in calls), return_exceptions=True
             )
 
-        got: list[Got | BaseException] = self.loop.run(all_of_them())
-        return got
+        results: list[Got | BaseException] = self.loop.run(all_of_them())
+        return results
 
     def cancelled(self, method: str, path: str, when: threading.Event) -> None:
         async def doomed() -> None:
@@ -283,7 +295,7 @@ class HttpxAsyncCaller(AsyncCaller):
 
     async def acall(self, method: str, url: str, document: Any = None) -> Got:
         response = await self.client.request(method, url_of(self.options.base, url), json=document)
-        return Got(response.status_code, response.json() if response.content else None)
+        return got(response.status_code, response.content)
 
     def start(self, path: str) -> None:
         self.loop.run(self.session.astart(lambda: self.acall("PATCH", path, {})))
@@ -320,8 +332,7 @@ class AiohttpCaller(AsyncCaller):
             json=document,
             allow_redirects=self.options.follow,
         ) as response:
-            content = await response.read()
-            return Got(response.status, json.loads(content) if content else None)
+            return got(response.status, await response.read())
 
     def start(self, path: str) -> None:
         self.loop.run(self.session.start(lambda: self.acall("PATCH", path, {})))
@@ -383,12 +394,12 @@ class Node:
                 renewed=error["renewed"],
                 detail="",
             )
-            lost.args = (error["message"],)
+            lost.args = (error["message"], error["shown"])
             raise lost
         known: dict[str, type[Exception]] = {"TypeError": ValueError}
         known |= {name: getattr(flow, name) for name in flow.__all__ if name.startswith("Session")}
         known["InsecureOrigin"] = flow.InsecureOrigin
-        raise known.get(error["name"], RuntimeError)(error["message"])
+        raise known.get(error["name"], RuntimeError)(error["message"], error["shown"])
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -445,6 +456,10 @@ class FetchCaller(Caller):
             assert when.wait(10)
             self.ask("abort")
             assert "aborted" in str(future.exception(10))
+
+    def shown(self) -> str:
+        shown: str = self.ask("shown")
+        return shown
 
     @property
     def key(self) -> str | None:

@@ -79,6 +79,7 @@ class Server:
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
+        self.connections = 0
         self.sessions: dict[str, Session] = {}
         self.lock = threading.Lock()
         self.handlers: dict[tuple[str, str], Handler] = {
@@ -96,6 +97,11 @@ class Server:
             # Headers and body go out in one segment, or Nagle and delayed ACKs cost 40 ms.
             wbufsize = -1
             disable_nagle_algorithm = True
+
+            def setup(self) -> None:
+                super().setup()
+                with outer.lock:
+                    outer.connections += 1
 
             def log_message(self, *args: object) -> None:
                 pass

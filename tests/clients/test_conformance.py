@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -109,10 +111,21 @@ def test_knows_when_the_session_expires(call: Open, server: Server) -> None:
     first = client.expires_in
     assert first is not None
     assert 1790 < first <= 1800
-    later = client.keep_alive()
-    assert later is not None
-    assert later <= 1800
-    assert server.seen[-1].path == "/api/sessions/current/"
+
+
+def test_keeps_the_session_alive(call: Open, server: Server) -> None:
+    client = call()
+    assert client.keep_alive() is None
+    assert not server.seen
+    client.call("PATCH", "/state", {})
+    longer = Reply(200, {}, [("X-Session-Expires-In", "3600")])
+    server.on("GET", "/api/sessions/current/", lambda seen: longer)
+    told = client.keep_alive()
+    assert told is not None
+    assert 3590 < told <= 3600
+    assert 3590 < (client.expires_in or 0) <= told
+    (seen,) = server.of("/api/sessions/current/")
+    assert (seen.method, seen.sent) == ("GET", client.key)
 
 
 @pytest.mark.parametrize("said", ["-5", "soon", "9" * 30, "1e3", "", "١٢"])
@@ -667,6 +680,36 @@ def test_does_not_wait_beyond_the_bound(call: Open, server: Server, said: str | 
     assert len(server.of("/x")) == 1
 
 
+def test_a_server_that_is_never_ready_is_given_up_at_the_bound(call: Open, server: Server) -> None:
+    """All tries of a call together, and none of them at once after the one before."""
+    client = call(max_wait=0.3)
+    down = Reply(503, headers=[("Retry-After", "0")])
+    server.script("GET", "/x", *[down] * 20, Reply(200))
+    assert client.call("GET", "/x").status == 503
+    assert 2 <= len(server.of("/x")) <= 8
+    # The next call has a bound of its own.
+    before = len(server.of("/x"))
+    assert client.call("GET", "/x").status == 503
+    assert len(server.of("/x")) > before + 1
+
+
+def test_the_connection_of_a_call_that_is_repeated_is_used_again(
+    call: Open, server: Server
+) -> None:
+    client = call(renew=Renew("call"), max_wait=30)
+    client.call("PATCH", "/state", {})
+    # Too long to lie in any buffer.
+    page = b"<p>down</p>" * 100_000
+    down = Reply(503, None, [("Retry-After", "0")], "text/html", page)
+    server.script("GET", "/x", down, down, down, Reply(200))
+    assert client.call("GET", "/x").status == 200
+    server.end_all()
+    assert client.call("GET", "/state").status == 200
+    assert len(server.seen) == 8
+    # Renewing makes a call beside the one that waits for it.
+    assert server.connections <= 2
+
+
 def test_does_not_wait_when_told_not_to(call: Open, server: Server) -> None:
     client = call(max_wait=0)
     server.on("GET", "/x", lambda seen: Reply(503, headers=[("Retry-After", "0")]))
@@ -701,6 +744,36 @@ def test_repeats_nothing_else(call: Open, server: Server, reply: Reply) -> None:
     server.on("GET", "/x", lambda seen: reply)
     assert client.call("GET", "/x").status == reply.status
     assert len(server.of("/x")) == 1
+
+
+# What else the middleware answers: of the 409s only one means that there is a newer key, and of the
+# 401s two that there is none.
+NOT_ABOUT_THE_KEY = [
+    (409, "busy", False),
+    (409, "lease-expired", True),
+    (409, "too-many-contexts", True),
+    (404, "unknown-context", False),
+    (400, "malformed-context", False),
+    # One that is not known yet, with the status of one that is.
+    (409, "whatever-comes", False),
+    (401, "whatever-comes", False),
+]
+
+
+def test_what_is_not_about_the_key_is_the_callers(call: Open, server: Server) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {})
+    key = client.key
+    for status, kind, executed in NOT_ABOUT_THE_KEY:
+        reply = problem(status, kind, executed, ("Retry-After", "0"))
+        for method in ("GET", "POST"):
+            path = f"/{status}/{kind}"
+            server.script(method, path, reply)
+            got = client.call(method, path)
+            assert (got.status, got.document) == (status, reply.document)
+        assert [seen.method for seen in server.of(path)] == ["GET", "POST"]
+    assert client.key == key
+    assert not server.of("/login")
 
 
 # Where the key goes
@@ -918,14 +991,90 @@ def test_a_key_on_a_500_counts(call: Open, server: Server) -> None:
     assert client.call("GET", "/state").status == 200
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff\xfe", b'{"type": 5}', b"[" * 5000])
+UNREADABLE = [
+    *(b"", b"{", b"[]", b"null", b"5", b'"x"', b"\xff\xfe", b"[" * 50_000, b"[" * 500),
+    *(b'{"type": 5}', b'{"type": null}', b'{"type": ["urn:django-header-sessions:unknown"]}'),
+    b'{"title": "urn:django-header-sessions:unknown"}',
+]
+
+
+@pytest.mark.parametrize("status", [401, 409, 503])
 def test_a_problem_that_cannot_be_read_is_the_callers(
-    call: Open, server: Server, raw: bytes
+    call: Open, server: Server, status: int
 ) -> None:
     client = call()
     client.call("PATCH", "/state", {})
-    reply = Reply(409, raw=raw, content_type="application/problem+json")
-    server.on("HEAD", "/bad", lambda seen: reply)
-    server.on("GET", "/bad", lambda seen: Reply(409, {}, raw=None))
-    assert client.call("HEAD", "/bad").status == 409
-    assert client.key is not None
+    key = client.key
+    for raw in UNREADABLE:
+        reply = Reply(status, raw=raw, content_type="application/problem+json")
+        for method in ("GET", "HEAD"):
+            server.script(method, "/bad", reply)
+            assert client.call(method, "/bad").status == status, raw
+    assert len(server.of("/bad")) == 2 * len(UNREADABLE)
+    assert client.key == key
+
+
+def test_whether_a_call_ran_is_not_known_from_what_is_no_boolean(
+    call: Open, server: Server
+) -> None:
+    client = call(renew=Renew("call"))
+    client.call("PATCH", "/state", {})
+    reply = problem(401, "unknown")
+    reply.document["executed"] = "no"
+    server.on("POST", "/pay", lambda seen: reply)
+    with pytest.raises(SessionLost) as caught:
+        client.call("POST", "/pay", {})
+    assert caught.value.executed is None
+    assert len(server.of("/pay")) == 1
+
+
+# The key is a password
+
+
+def test_no_key_is_in_a_log_or_an_exception(
+    call: Open, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    # They log every header that comes in, at a level for those who look into connections.
+    for chatty in ("httpcore", "httpcore2"):
+        caplog.set_level(logging.INFO, chatty)
+    client = call(renew=Renew("call"), renew_timeout=5)
+    keys: list[str] = []
+    errors: list[BaseException] = []
+
+    def make(method: str, path: str) -> None:
+        try:
+            client.call(method, path, None if method == "GET" else {})
+        except SessionError as error:
+            errors.append(error)
+        keys.append(str(client.key))
+
+    make("PATCH", "/state")
+    for value in (keys[0].upper(), f"{keys[0]},{keys[0]}", keys[0][:-1], make_key()):
+        announcing = Reply(500, {}, [(HEADER, value)])
+        keys.append(value)
+        server.script("POST", "/bad", announcing)
+        make("POST", "/bad")
+    make("POST", "/login")
+    server.end_all()
+    make("GET", "/state")
+    make("POST", "/login")
+    (session,) = server.sessions.values()
+    keys.append(server.rotate(session))
+    make("PATCH", "/state")
+    server.on("POST", "/login", lambda seen: Reply(403))
+    make("GET", "/state")
+    with pytest.raises(ValueError, match="40"):
+        call(key=keys[0] + "x")
+    with pytest.raises(SessionError) as caught:
+        client.start("/nowhere")
+    errors.append(caught.value)
+    assert len(errors) == 3
+    told = caplog.text + client.shown()
+    for error in errors:
+        told += repr(error) + "".join(traceback.format_exception(error))
+    secrets = {key[15:].lower() for key in keys if len(key) > 30}
+    assert len(secrets) >= 5
+    assert not [secret for secret in secrets if secret in told.lower()]
+    # That something was told at all.
+    assert keys[0][:15] in told

@@ -150,6 +150,15 @@ class Hop {
   }
 }
 
+/** Read an answer that is nobody's, so that its connection can be used again. */
+async function drain(response) {
+  try {
+    await response.arrayBuffer();
+  } catch {
+    // It broke off: there is no connection left to use.
+  }
+}
+
 /** The problem document, read from a copy so that the caller can read it, too. */
 async function problemOf(response) {
   const type = (response.headers.get("Content-Type") ?? "").split(";")[0].trim().toLowerCase();
@@ -346,7 +355,7 @@ export class HeaderSession {
         throw new SessionError(`${hop.url} redirects. Call where it leads, with the session.`);
       }
       if (hops >= MAX_REDIRECTS) throw new SessionError("Too many redirects.");
-      await response.body?.cancel();
+      await drain(response);
       hop = this.#next(hop, new URL(location, hop.url), response.status);
     }
   }
@@ -421,13 +430,13 @@ export class HeaderSession {
         const now = performance.now() / 1000;
         giveUp ??= now + this.#maxWait;
         if (pause === null || !safe || this.#maxWait <= 0 || now + pause > giveUp) return response;
-        await response.body?.cancel();
+        await drain(response);
         await sleep(Math.max(pause * 1000, LEAST_WAIT), signal);
         continue;
       } else {
         return response;
       }
-      await response.body?.cancel();
+      await drain(response);
     }
   }
 
