@@ -59,7 +59,7 @@ const ops = {
   start({ path }, client) {
     if (path === undefined) return client.session.start();
     return client.session.start((fetch) =>
-      fetch(client.base + path, { method: "PATCH", body: "{}" }),
+      fetch(client.base + path, { method: "PATCH", body: '{"started": true}' }),
     );
   },
   end: (_, client) => client.session.end(),

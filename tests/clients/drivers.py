@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import importlib
 import json
+import ssl
 import subprocess
 import threading
 from abc import ABC, abstractmethod
@@ -26,6 +27,7 @@ from django_header_sessions.clients import requests as sessions_requests
 from tests.processes import NODE
 
 HERE = Path(__file__).parent
+NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @dataclass
@@ -149,6 +151,8 @@ class HttpxCaller(Caller):
             headers=options.headers,
             timeout=30,
             trust_env=False,
+            # Finding out whom to trust takes longer than most tests.
+            verify=NOBODY,
         )
 
     def renew(self) -> Any:
@@ -167,7 +171,7 @@ class HttpxCaller(Caller):
         return got(response.status_code, response.content)
 
     def start(self, path: str) -> None:
-        self.session.start(lambda: self.call("PATCH", path, {}))
+        self.session.start(lambda: self.call("PATCH", path, {"started": True}))
 
     def start_again(self) -> None:
         self.session.start()
@@ -291,6 +295,8 @@ class HttpxAsyncCaller(AsyncCaller):
             headers=options.headers,
             timeout=30,
             trust_env=False,
+            # Finding out whom to trust takes longer than most tests.
+            verify=NOBODY,
         )
 
     async def acall(self, method: str, url: str, document: Any = None) -> Got:
@@ -298,7 +304,7 @@ class HttpxAsyncCaller(AsyncCaller):
         return got(response.status_code, response.content)
 
     def start(self, path: str) -> None:
-        self.loop.run(self.session.astart(lambda: self.acall("PATCH", path, {})))
+        self.loop.run(self.session.astart(lambda: self.acall("PATCH", path, {"started": True})))
 
     def start_again(self) -> None:
         self.loop.run(self.session.astart())
@@ -335,7 +341,7 @@ class AiohttpCaller(AsyncCaller):
             return got(response.status, await response.read())
 
     def start(self, path: str) -> None:
-        self.loop.run(self.session.start(lambda: self.acall("PATCH", path, {})))
+        self.loop.run(self.session.start(lambda: self.acall("PATCH", path, {"started": True})))
 
     def start_again(self) -> None:
         self.loop.run(self.session.start())

@@ -172,8 +172,7 @@ class Server:
             name = path.removeprefix("/static/")
             reply = Reply(content_type="text/javascript", raw=(STATIC / name).read_bytes())
         else:
-            handler = self.handlers.get((request.command, path))
-            reply = Reply(404, {"detail": "no such path"}) if handler is None else handler(seen)
+            reply = self.handlers.get((request.command, path), self.otherwise)(seen)
         if reply.status == 0:
             request.close_connection = True
             return
@@ -197,6 +196,10 @@ class Server:
             request.wfile.write(content)
 
     # The well-behaved part
+
+    def otherwise(self, seen: Seen) -> Reply:
+        """Answer a path that nobody has said anything about."""
+        return Reply(404, {"detail": "no such path"})
 
     def open(self, seen: Seen) -> Session | Reply | None:
         """The session of a request, `None` for a new one, or why there is none."""

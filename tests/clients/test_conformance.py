@@ -1,4 +1,8 @@
-"""What all clients do, each test once for every library."""
+"""What all clients do, each test once for every library.
+
+The server is the example, on Redis and in two processes that take turns; where a test has it
+misbehave, a gateway does in its place.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,17 @@ from django_header_sessions.clients.flow import (
 
 from .conftest import CANCELLABLE, Open
 from .drivers import Got, Renew
+from .example import Gateway
 from .server import HEADER, Reply, Seen, Server, make_key, problem
 
+# To a session that is begun for this, or for the answer.
+WRITE = {"w": 1}
 GATHER = 10  # seconds after which a test that waits for something has failed
+
+
+@pytest.fixture
+def server(gateway: Gateway) -> Gateway:
+    return gateway
 
 
 def statuses(results: list[Got | BaseException]) -> list[object]:
@@ -107,7 +119,7 @@ def test_forgets_when_the_server_says_so(call: Open, server: Server) -> None:
 def test_knows_when_the_session_expires(call: Open, server: Server) -> None:
     client = call()
     assert client.expires_in is None
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     first = client.expires_in
     assert first is not None
     assert 1790 < first <= 1800
@@ -117,7 +129,7 @@ def test_keeps_the_session_alive(call: Open, server: Server) -> None:
     client = call()
     assert client.keep_alive() is None
     assert not server.seen
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     longer = Reply(200, {}, [("X-Session-Expires-In", "3600")])
     server.on("GET", "/api/sessions/current/", lambda seen: longer)
     told = client.keep_alive()
@@ -289,7 +301,7 @@ def test_redirects_that_nobody_follows_hold_nobody_up(call: Open, server: Server
     client = call(follow=False)
     server.on("GET", "/moved", lambda seen: Reply(302, headers=[("Location", "/state")]))
     assert statuses(client.parallel([("GET", "/moved", None)] * 8)) == [302] * 8
-    assert statuses(client.parallel([("PATCH", "/state", {})] * 8)) == [200] * 8
+    assert statuses(client.parallel([("PATCH", "/state", WRITE)] * 8)) == [200] * 8
     assert len(server.sessions) == 1
 
 
@@ -317,7 +329,7 @@ def test_a_first_call_that_never_arrives_holds_nobody_up(call: Open, server: Ser
         assert not isinstance(caught.value, SessionError)
         # It holds the request, which the client of requests then takes for under way.
         del caught
-    assert statuses(client.parallel([("PATCH", "/state", {})] * 4)) == [200] * 4
+    assert statuses(client.parallel([("PATCH", "/state", WRITE)] * 4)) == [200] * 4
     assert len(server.sessions) == 1
 
 
@@ -347,7 +359,7 @@ def test_a_start_that_brings_no_session_says_so(call: Open, server: Server) -> N
 def test_an_announcement_counts_only_for_the_key_that_was_sent(call: Open, server: Server) -> None:
     """A slow answer to a call with the old key must not bring the old session back."""
     client = call()
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     arrived, go = threading.Event(), threading.Event()
     stale = make_key()
 
@@ -411,7 +423,7 @@ def test_a_key_replaced_by_somebody_else_is_a_loss(call: Open, server: Server) -
 
 def test_a_server_that_supersedes_for_ever_is_given_up(call: Open, server: Server) -> None:
     client = call()
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     (session,) = server.sessions.values()
 
     def refuse(seen: Seen) -> Reply:
@@ -460,13 +472,13 @@ def test_a_lost_session_is_seen(call: Open, server: Server, status: int) -> None
     assert key not in repr(caught.value) + str(caught.value)
     assert "begins a new, empty session" in str(caught.value)
     assert client.key is None
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     assert server.seen[-1].sent == "new"
 
 
 def test_a_401_that_is_not_about_the_session_is_the_callers(call: Open, server: Server) -> None:
     client = call(renew=Renew("call"))
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     challenge = [("WWW-Authenticate", "Session")]
     for document, kind in (({"type": "urn:mine:unknown"}, "problem+json"), ({}, "json")):
         reply = Reply(401, document, challenge, f"application/{kind}")
@@ -478,7 +490,7 @@ def test_a_401_that_is_not_about_the_session_is_the_callers(call: Open, server: 
 
 def test_what_a_head_request_cannot_tell_the_next_call_does(call: Open, server: Server) -> None:
     client = call()
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     server.end_all()
     assert client.call("HEAD", "/state").status == 401
     with pytest.raises(SessionLost):
@@ -545,7 +557,7 @@ def test_does_not_repeat_what_may_have_run(
     call: Open, server: Server, executed: bool | None
 ) -> None:
     client = call(renew=Renew("call"))
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     server.script("POST", "/pay", problem(401, "ended", executed))
     with pytest.raises(SessionLost) as caught:
         client.call("POST", "/pay", {})
@@ -558,7 +570,7 @@ def test_does_not_repeat_what_may_have_run(
 
 def test_repeats_what_is_idempotent_even_if_it_ran(call: Open, server: Server) -> None:
     client = call(renew=Renew("call"))
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     server.script("PUT", "/thing", problem(401, "ended", executed=True), Reply(200, {"ok": 1}))
     assert client.call("PUT", "/thing", {}).document == {"ok": 1}
 
@@ -581,7 +593,7 @@ def test_a_renewal_that_fails_is_a_loss_for_all(call: Open, server: Server) -> N
 
 def test_a_renewal_that_hangs_is_given_up(call: Open, server: Server) -> None:
     client = call(renew=Renew("hang"), renew_timeout=0.2)
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     server.end_all()
     results = client.parallel([("GET", "/state", None)] * 4)
     assert statuses(results) == ["SessionLost"] * 4
@@ -589,7 +601,7 @@ def test_a_renewal_that_hangs_is_given_up(call: Open, server: Server) -> None:
 
 def test_a_renewal_may_be_given_all_the_time_there_is(call: Open, server: Server) -> None:
     client = call(renew=Renew("call"), renew_timeout=1e12)
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     server.end_all()
     assert client.call("GET", "/state").document == {"state": {"user": "demo"}}
 
@@ -597,7 +609,7 @@ def test_a_renewal_may_be_given_all_the_time_there_is(call: Open, server: Server
 @pytest.mark.parametrize("kind", ["unknown", "other"])
 def test_a_renewal_that_is_answered_401_is_a_loss(call: Open, server: Server, kind: str) -> None:
     client = call(renew=Renew("call"))
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     server.end_all()
     server.on("POST", "/login", lambda seen: problem(401, kind))
     with pytest.raises(SessionLost) as caught:
@@ -608,7 +620,7 @@ def test_a_renewal_that_is_answered_401_is_a_loss(call: Open, server: Server, ki
 
 def test_a_renewed_session_that_is_refused_again_is_a_loss(call: Open, server: Server) -> None:
     client = call(renew=Renew("call"))
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     server.on("GET", "/cursed", lambda seen: problem(401, "unknown"))
     with pytest.raises(SessionLost):
         client.call("GET", "/cursed")
@@ -619,7 +631,7 @@ def test_a_renewed_session_that_is_refused_again_is_a_loss(call: Open, server: S
 @pytest.mark.parametrize("library", CANCELLABLE, indirect=True)
 def test_a_call_cancelled_while_renewing_takes_nobody_along(call: Open, server: Server) -> None:
     client = call(renew=Renew("call"))
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     server.end_all()
     renewing, go = threading.Event(), threading.Event()
 
@@ -648,7 +660,7 @@ def test_a_cancelled_first_call_holds_nobody_up(call: Open, server: Server) -> N
 
     server.on("GET", "/slow", slow)
     client.cancelled("GET", "/slow", arrived)
-    assert statuses(client.parallel([("PATCH", "/state", {})] * 4)) == [200] * 4
+    assert statuses(client.parallel([("PATCH", "/state", WRITE)] * 4)) == [200] * 4
     go.set()
     assert len(server.sessions) == 1
 
@@ -658,10 +670,10 @@ def test_a_cancelled_first_call_holds_nobody_up(call: Open, server: Server) -> N
 
 def test_waits_and_repeats_on_503(call: Open, server: Server) -> None:
     client = call()
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     down = problem(503, "unavailable", False, ("Retry-After", "0"))
     server.script("PATCH", "/state", down, down, server.write)
-    assert client.call("PATCH", "/state", {"a": 1}).document == {"state": {"a": 1}}
+    assert client.call("PATCH", "/state", {"a": 1}).document == {"state": {"a": 1} | WRITE}
 
 
 def test_understands_a_date_to_come_back_at(call: Open, server: Server) -> None:
@@ -697,7 +709,7 @@ def test_the_connection_of_a_call_that_is_repeated_is_used_again(
     call: Open, server: Server
 ) -> None:
     client = call(renew=Renew("call"), max_wait=30)
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     # Too long to lie in any buffer.
     page = b"<p>down</p>" * 100_000
     down = Reply(503, None, [("Retry-After", "0")], "text/html", page)
@@ -762,7 +774,7 @@ NOT_ABOUT_THE_KEY = [
 
 def test_what_is_not_about_the_key_is_the_callers(call: Open, server: Server) -> None:
     client = call(renew=Renew("call"))
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     key = client.key
     for status, kind, executed in NOT_ABOUT_THE_KEY:
         reply = problem(status, kind, executed, ("Retry-After", "0"))
@@ -784,7 +796,7 @@ def test_the_key_stays_at_home_when_redirected_away(
     call: Open, server: Server, other: Server, status: int
 ) -> None:
     client = call()
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     foreign = make_key()
     server.on("GET", "/away", lambda seen: Reply(status, headers=[("Location", other.url + "/x")]))
     other.on("GET", "/x", lambda seen: Reply(200, {}, [(HEADER, foreign)]))
@@ -812,7 +824,7 @@ def test_no_spelling_of_a_redirect_takes_the_key_away(
     call: Open, server: Server, other: Server, location: str
 ) -> None:
     client = call()
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     home, away = server.url.removeprefix("http://"), other.url.removeprefix("http://")
     reply = Reply(302, headers=[("Location", location.format(home=home, other=away))])
     server.on("GET", "/x", lambda seen: reply)
@@ -878,7 +890,7 @@ def test_a_redirect_that_is_not_followed_is_the_callers(call: Open, server: Serv
 
 def test_a_session_lost_on_a_later_hop_is_renewed(call: Open, server: Server) -> None:
     client = call(renew=Renew("call"))
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
 
     def ends(seen: Seen) -> Reply:
         server.end_all()
@@ -893,9 +905,9 @@ def test_other_origins_are_called_without_the_session(
     call: Open, server: Server, other: Server
 ) -> None:
     client = call()
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     key = client.key
-    assert client.call("PATCH", other.url + "/state", {}).status == 200
+    assert client.call("PATCH", other.url + "/state", WRITE).status == 200
     assert other.seen[-1].sent is None
     assert client.key == key
 
@@ -926,7 +938,7 @@ def test_a_header_for_another_service_is_left_alone(
 ) -> None:
     theirs = make_key()
     client = call(headers={HEADER: theirs})
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     assert client.call("GET", other.url + "/x").status == 404
     assert [seen.sent for seen in other.seen] == [theirs]
     assert [seen.sent for seen in server.seen] == ["new"]
@@ -979,7 +991,7 @@ def test_an_announcement_that_is_none_is_ignored(
 
 def test_a_key_on_a_500_counts(call: Open, server: Server) -> None:
     client = call()
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     (session,) = server.sessions.values()
 
     def fail(seen: Seen) -> Reply:
@@ -1003,7 +1015,7 @@ def test_a_problem_that_cannot_be_read_is_the_callers(
     call: Open, server: Server, status: int
 ) -> None:
     client = call()
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     key = client.key
     for raw in UNREADABLE:
         reply = Reply(status, raw=raw, content_type="application/problem+json")
@@ -1018,7 +1030,7 @@ def test_whether_a_call_ran_is_not_known_from_what_is_no_boolean(
     call: Open, server: Server
 ) -> None:
     client = call(renew=Renew("call"))
-    client.call("PATCH", "/state", {})
+    client.call("PATCH", "/state", WRITE)
     reply = problem(401, "unknown")
     reply.document["executed"] = "no"
     server.on("POST", "/pay", lambda seen: reply)
