@@ -128,13 +128,16 @@ def check_cors_for_scripts() -> Iterator[CheckMessage]:
     if not cors:
         return
     header = conf.HEADER_SESSIONS_HEADER
-    missing = _missing((header,), getattr(settings, "CORS_ALLOW_HEADERS", ()))
+    allowed = getattr(settings, "CORS_ALLOW_HEADERS", None)
+    missing = _missing((header,), allowed or ())
     if missing:
         yield Warning(
             f"CORS does not allow the header {header}, so no script of another origin can send "
             "its session key.",
             hint="from corsheaders.defaults import default_headers; "
-            f"CORS_ALLOW_HEADERS = (*default_headers, {header.lower()!r})",
+            f"CORS_ALLOW_HEADERS = (*default_headers, {header.lower()!r})"
+            if allowed is None
+            else f"CORS_ALLOW_HEADERS = {[*allowed, header.lower()]!r}",
             id="header_sessions.W010",
         )
     exposed = getattr(settings, "CORS_EXPOSE_HEADERS", ())
@@ -178,7 +181,11 @@ def check_rest_framework() -> Iterator[CheckMessage]:
 def _missing(names: Sequence[str], among: Sequence[str]) -> list[str]:
     """Those of the headers' names that are not ``among`` others, in whatever case."""
     there = {name.lower() for name in among}
-    return [] if "*" in there else [name for name in names if name.lower() not in there]
+    # Where there are credentials browsers take it for a header of this name
+    # (https://fetch.spec.whatwg.org/#http-new-header-syntax).
+    if "*" in there and not getattr(settings, "CORS_ALLOW_CREDENTIALS", False):
+        return []
+    return [name for name in names if name.lower() not in there]
 
 
 @_check(Tags.security)

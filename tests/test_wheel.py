@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import importlib
 import subprocess
 import sys
 import zipfile
@@ -65,3 +67,13 @@ def test_only_django_is_required(wheel: zipfile.ZipFile) -> None:
         if line.startswith("Requires-Dist:") and "extra ==" not in line
     ]
     assert required == ["Requires-Dist: django>=5.2"]
+
+
+def test_pytest_finds_the_fixtures(wheel: zipfile.ZipFile) -> None:
+    name = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    found = configparser.ConfigParser()
+    found.read_string(wheel.read(name).decode())
+    plugins = dict(found["pytest11"])
+    assert plugins == {"django_header_sessions": "django_header_sessions.pytest_plugin"}
+    fixtures = vars(importlib.import_module(plugins["django_header_sessions"]))
+    assert {"header_session_client", "header_session_api_client"} <= fixtures.keys()
