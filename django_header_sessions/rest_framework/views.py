@@ -136,8 +136,10 @@ class SessionList(SessionView):
         return getattr(self.request, "method", None) == "POST"
 
     def get_queryset(self) -> Any:
-        # At most 1,000 of them: what a store answers with.
-        return registry.of_user(user_id(self.request.user))[::-1]
+        # Of very many a store tells 1,000, which need not be the newest: the current one is added.
+        own = session_of(self.request).live
+        found = {one.id: one for one in (own, *registry.of_user(user_id(self.request.user)))}
+        return sorted(reversed(found.values()), key=lambda one: one.created, reverse=True)
 
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.get_queryset())

@@ -711,14 +711,26 @@ def test_all_others_are_ended_at_once_and_the_current_one_stays(
     assert here.post(SESSIONS + "end-others/").data == {"ended": 0}
 
 
-def test_of_very_many_all_others_are_ended(listing_store: Store, ann: User) -> None:
+def test_of_very_many_the_current_one_is_listed_and_all_others_are_ended(
+    listing_store: Store, ann: User
+) -> None:
     """Of one user's sessions a store tells 1,000 at a time."""
     request = HttpRequest()
     for _ in range(1050):
         request.session = SessionStore(transport="header")
         login(request, ann, "django.contrib.auth.backends.ModelBackend")
         request.session.save()
-    assert signed_in(ann).post(SESSIONS + "end-others/").data == {"ended": 1050}
+    client = signed_in(ann)
+    results, url = [], SESSIONS
+    while url:
+        page = client.get(url).data
+        results += page["results"]
+        url = page["next"]
+    assert len(results) == len({one["id"] for one in results}) == page["count"] >= 1000
+    assert [one["id"] for one in results if one["current"]] == [results[0]["id"]]
+    created = [one["created"] for one in results]
+    assert created == sorted(created, reverse=True)
+    assert client.post(SESSIONS + "end-others/").data == {"ended": 1050}
     assert sum(listing_store.count().values()) == 1
 
 
