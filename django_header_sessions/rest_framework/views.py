@@ -139,7 +139,7 @@ class SessionList(SessionView):
         # Of very many a store tells 1,000, which need not be the newest: the current one is added.
         own = session_of(self.request).live
         found = {one.id: one for one in (own, *registry.of_user(user_id(self.request.user)))}
-        return sorted(reversed(found.values()), key=lambda one: one.created, reverse=True)
+        return sorted(found.values(), key=lambda one: (one.created, one.id), reverse=True)
 
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.get_queryset())
