@@ -60,7 +60,12 @@ def test_schemathesis_finds_nothing(server: Server, tmp_path: Path) -> None:
     sent = json.loads((tmp_path / "sent.har").read_bytes())["log"]["entries"]
     answers = {(one["request"]["method"], one["response"]["status"]) for one in sent}
     assert answers >= {("GET", 200), ("POST", 200), ("POST", 201), ("DELETE", 204), ("GET", 401)}
-    assert len(sent) > 25 * EXAMPLES
-    # Links were followed: what one call answered with is in the path of another.
-    paths = {one["request"]["url"].rpartition("/api/sessions/")[2] for one in sent}
-    assert len([path for path in paths if re.fullmatch("[a-z0-9]{15}/", path)]) > EXAMPLES / 4
+    assert len(sent) > max(200, 10 * EXAMPLES)
+    # And that links were followed: what one call was answered with is in the path of another.
+    ended = [
+        one["response"]["status"]
+        for one in sent
+        if one["request"]["method"] == "DELETE"
+        and re.search("/api/sessions/[a-z0-9]{15}/$", one["request"]["url"])
+    ]
+    assert {204, 404} <= set(ended)
