@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shlex
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +21,11 @@ from django_header_sessions.conf import Settings, conf
 from django_header_sessions.middleware import PROBLEMS
 from django_header_sessions.problems import MALFORMED, UNKNOWN
 
-from .processes import ROOT
+from .clients.example import Example
+from .documents import Terminal, chapter, read, snippets, steps
+from .processes import ROOT, Process, free_port
 
-README = (ROOT / "README.md").read_text("utf-8")
+README = read("README.md")
 
 
 def table_of(heading: str) -> list[list[str]]:
@@ -30,10 +36,6 @@ def table_of(heading: str) -> list[list[str]]:
         if line.startswith("|")
     ]
     return rows[2:]
-
-
-def snippets(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_settings_are_the_settings(settings: Any) -> None:
@@ -55,7 +57,7 @@ def test_the_answers_are_the_answers() -> None:
 
 def test_the_view_runs() -> None:
     view: dict[str, Any] = {}
-    exec(snippets("python")[0], view)
+    exec(snippets(README, "python")[0], view)
     request = RequestFactory().get("/", {"q": "lamps"})
     request.session = engine.SessionStore(transport="header")
     assert view["search"](request).content == b'{"visits": 1}'
@@ -63,33 +65,132 @@ def test_the_view_runs() -> None:
     assert request.session["query"] == "lamps"
 
 
-def test_a_fresh_project_wired_by_the_diff_passes_its_checks(tmp_path: Path) -> None:
-    def django(*args: str) -> str:
-        command = [sys.executable, "-W", "error", "-m", "django", *args]
+class Project:
+    """A fresh project, set up by what the chapter on installing says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        start = [sys.executable, "-m", "django", "startproject", "site1", str(folder)]
+        subprocess.run(start, check=True)
+        path = folder / "site1" / "settings.py"
+        settings = path.read_text().replace("'", '"')
+        diff = snippets(README, "diff")[0].splitlines()
+        removed = next(line[1:].strip() for line in diff if line.startswith("-"))
+        assert removed in settings
+        added = [line[1:] for line in diff if line.startswith("+")]
+        settings = settings.replace("INSTALLED_APPS = [", f"INSTALLED_APPS = [\n{added[0]}")
+        settings = settings.replace(f"    {removed}", added[1])
+        path.write_text("\n".join([settings, *added[2:]]))
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "PYTHONPATH": f"{self.folder}:{ROOT}",
+            "DJANGO_SETTINGS_MODULE": "site1.settings",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def append(self, name: str, text: str) -> None:
+        """Add to the end of one of its modules."""
+        path = self.folder / "site1" / name
+        path.write_text(f"{path.read_text()}\n{text}")
+
+    def manage(self, *args: str, **env: str) -> str:
+        command = [sys.executable, "-W", "error", "manage.py", *args]
         return subprocess.run(
             command,
-            cwd=tmp_path,
-            env={"PYTHONPATH": f"{tmp_path}:{ROOT}", "DJANGO_SETTINGS_MODULE": "site1.settings"},
+            cwd=self.folder,
+            env=self.env | env,
             capture_output=True,
             check=True,
             text=True,
         ).stdout
 
-    subprocess.run(
-        [sys.executable, "-m", "django", "startproject", "site1", str(tmp_path)], check=True
-    )
-    path = tmp_path / "site1" / "settings.py"
-    settings = path.read_text().replace("'", '"')
-    diff = snippets("diff")[0].splitlines()
-    removed = next(line[1:].strip() for line in diff if line.startswith("-"))
-    assert removed in settings
-    added = [line[1:] for line in diff if line.startswith("+")]
-    settings = settings.replace("INSTALLED_APPS = [", f"INSTALLED_APPS = [\n{added[0]}")
-    settings = settings.replace(f"    {removed}", added[1])
-    path.write_text("\n".join([settings, *added[2:]]))
 
-    assert "no issues" in django("check", "--fail-level", "DEBUG")
-    assert "No changes detected" in django("makemigrations", "--check")
+def test_a_fresh_project_wired_by_the_diff_passes_its_checks(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    assert "no issues" in project.manage("check", "--fail-level", "DEBUG")
+    assert "No changes detected" in project.manage("makemigrations", "--check")
+
+
+def test_the_chapter_on_drf_does_what_it_says_and_needs_nothing_else(tmp_path: Path) -> None:
+    told = chapter(README, "## Django REST framework")
+    project = Project(tmp_path)
+    settings, urls = snippets(told, "python")
+    project.append("settings.py", settings)
+    project.append("urls.py", urls)
+    assert "no issues" in project.manage("check", "--fail-level", "DEBUG")
+
+    install, prepare, sign_in, use = map(steps, snippets(told, "console"))
+    assert [step.command for step in install] == [
+        'pip install "django-header-sessions[rest-framework]"'
+    ]
+    env: dict[str, str] = {}
+    for step in prepare[:-1]:
+        verb, *words = shlex.split(step.command)
+        if verb == "export":
+            env |= dict(word.split("=", 1) for word in words)
+        else:
+            assert (verb, words[0]) == ("python", "manage.py")
+            project.manage(*words[1:], **env)
+    assert prepare[-1].command == "python manage.py runserver"
+    with Runserver(project) as server:
+        terminal = Terminal(server.port)
+        for step in [*sign_in, *use]:
+            terminal.run(step)
+        # In a browser there is a page of DRF's, which needs its app.
+        page = terminal.curl('curl -H "Accept: text/html" localhost:8000/api/whoami/')
+        assert page[0] == 401
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Iterator[Example]:
+    """The example server, as make serve starts it."""
+    env = {
+        "DJANGO_SETTINGS_MODULE": "example.settings",
+        "EXAMPLE_DB": str(tmp_path / "db.sqlite3"),
+        "PYTHONPATH": f"{ROOT / 'example_project'}:{ROOT}",
+    }
+    manage = [sys.executable, str(ROOT / "example_project" / "manage.py"), "setup"]
+    subprocess.run(manage, env=os.environ | env, check=True, capture_output=True)
+    with Example(env) as server:
+        server.ready()
+        yield server
+
+
+def test_the_transcript_is_what_the_example_answers(example: Example) -> None:
+    terminal = Terminal(example.port)
+    told = chapter(README, "## A session, seen from outside")
+    for step in [step for console in snippets(told, "console") for step in steps(console)]:
+        terminal.run(step)
+
+
+def test_the_client_does_what_it_says(example: Example) -> None:
+    (told,) = snippets(chapter(README, "## The client"), "python")
+    url = f"http://127.0.0.1:{example.port}"
+    assert "https://tools.example.com" in told
+    names: dict[str, Any] = {}
+    exec(told.replace("https://tools.example.com", url), names)
+    assert names["client"].post("/api/tools/next/").json()["query"] == "pump"
+    names["client"].close()
+
+
+class Runserver(Process):
+    """The project's own server."""
+
+    def __init__(self, project: Project) -> None:
+        self.port = free_port()
+        at = f"127.0.0.1:{self.port}"
+        command = (sys.executable, "manage.py", "runserver", "--noreload", at)
+        super().__init__(*command, env=project.env, cwd=project.folder)
+        self.wait_until(self._listens)
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
 
 
 @pytest.mark.parametrize("name", re.findall(r"\]\(([^)#:]+)\)", README))
