@@ -9,7 +9,8 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,55 @@ def test_the_client_does_what_it_says(example: Example) -> None:
     exec(told.replace("https://tools.example.com", url), names)
     assert names["client"].post("/api/tools/next/").json()["query"] == "pump"
     names["client"].close()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of the client benchmark's table, in milliseconds."""
+
+    scheme: str
+    work: int
+    place: str
+    new: float
+    pooled: float
+    session: float
+    handshake: float
+    password: float
+
+    def cut(self, other: float) -> int:
+        """Percent of the overhead of another way to call that a session over a pool saves."""
+        return round(100 * (1 - (self.session - self.work) / (other - self.work)))
+
+
+MEASURED = [
+    Measured(row[1], 20 if row[2] == "20 ms" else 0, row[3], *map(float, row[4:9]))
+    for row in (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in read("benchmarks/client/results.md").splitlines()
+        if line.startswith(("| httpx", "| aiohttp"))
+    )
+]
+
+
+def test_the_reading_of_the_client_benchmark_is_that_of_its_table() -> None:
+    ways: list[Callable[[Measured], float]] = [
+        lambda row: row.handshake,
+        lambda row: row.password,
+        lambda row: row.new,
+    ]
+    for way, told in zip(ways, table_of("### What it saves"), strict=True):
+        for scheme, shown in zip(("http", "https"), told[1:], strict=True):
+            cuts = [row.cut(way(row)) for row in MEASURED if row.scheme == scheme]
+            assert shown == f"{min(cuts)} to {max(cuts)} %"
+    plain = [row for row in MEASURED if row.scheme == "http"]
+    secure = [row for row in MEASURED if row.scheme == "https"]
+    assert all(row.cut(row.new) >= 50 for row in secure if row.place != "loopback")
+    assert all(row.cut(row.new) <= 50 for row in plain)
+    here = [row for row in plain if row.place == "loopback" and row.work == 20]
+    sooner = [round(100 * (1 - row.session / row.handshake)) for row in here]
+    assert f"{min(sooner)} to {max(sooner)} % sooner" in README
+    # About a millisecond: that is what "about" covers.
+    assert all(-2 < row.session - row.pooled < 2 for row in MEASURED)
 
 
 class Runserver(Process):
