@@ -6,11 +6,16 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import suppress
 from typing import Any
 
-from django_header_sessions.clients import flow
+from django_header_sessions.clients import answers
+from django_header_sessions.clients.answers import IDEMPOTENT, Answer, is_problem, problem_of
+from django_header_sessions.clients.drivers import adrive, aperform, drive, perform
+from django_header_sessions.clients.exceptions import SessionError
+from django_header_sessions.clients.flow import Flow
+from django_header_sessions.clients.steps import Held, Launch, Renew, Steps
 
 __all__ = ["HttpxSession"]
 
-EXPIRES_IN = flow.EXPIRES_IN.lower().encode("ascii")
+EXPIRES_IN = answers.EXPIRES_IN.lower().encode("ascii")
 EXPIRES_IN_LENGTH = len(EXPIRES_IN)
 # Where a request keeps what it was sent with, for the hook that sees its response.
 SENT = "django_header_sessions"
@@ -30,7 +35,7 @@ class Hop:
 
     __slots__ = ("held", "settled", "trip")
 
-    def __init__(self, held: flow.Held, trip: Trip) -> None:
+    def __init__(self, held: Held, trip: Trip) -> None:
         self.held = held
         self.trip = trip
         self.settled = False
@@ -118,7 +123,7 @@ def keyed_headers(plain: type[Any]) -> type[Any]:
     return KeyedHeaders
 
 
-class HttpxSession(flow.Flow):
+class HttpxSession(Flow):
     """What `HeaderSession` of `clients.httpx` and `clients.httpx2` share."""
 
     # Set by the module that is named for the library.
@@ -172,7 +177,7 @@ class HttpxSession(flow.Flow):
         if self.is_own(request.headers.get(self.header)):
             del request.headers[self.header]
 
-    def _dress(self, request: Any, held: flow.Held, trip: Trip) -> None:
+    def _dress(self, request: Any, held: Held, trip: Trip) -> None:
         headers = request.headers
         if self.header in headers:
             if isinstance(headers, self._keyed):
@@ -193,9 +198,9 @@ class HttpxSession(flow.Flow):
             self.capture(hop.held, self._announcement(response, hop.held, announced=True))
         return hop
 
-    def _announcement(self, response: Any, held: flow.Held, *, announced: bool) -> flow.Answer:
+    def _announcement(self, response: Any, held: Held, *, announced: bool) -> Answer:
         headers = response.headers
-        answer = flow.Answer(response.status_code, sent=held)
+        answer = Answer(response.status_code, sent=held)
         # One look at all names costs half of what two lookups by name do, on every call.
         name_length = len(self.header)
         for name, value in headers.raw:
@@ -208,23 +213,21 @@ class HttpxSession(flow.Flow):
                     answer.announced = (*answer.announced, value.decode("latin-1"))
         return answer
 
-    def _answer(self, response: Any, hop: Hop) -> flow.Answer:
+    def _answer(self, response: Any, hop: Hop) -> Answer:
         answer = self._announcement(response, hop.held, announced=not hop.settled)
         if answer.status >= 400:
             headers, request = response.headers, response.request
-            answer.idempotent = request.method in flow.IDEMPOTENT
+            answer.idempotent = request.method in IDEMPOTENT
             answer.replayable = isinstance(request.stream, self._byte_stream)
             answer.retry_after = headers.get("Retry-After")
             if self._is_problem(response):
-                answer.problem = flow.problem_of(headers.get("Content-Type"), response.content)
+                answer.problem = problem_of(headers.get("Content-Type"), response.content)
         return answer
 
     def _is_problem(self, response: Any) -> bool:
-        return flow.is_problem(response.headers.get("Content-Type")) and self._is_keyed(
-            response.request
-        )
+        return is_problem(response.headers.get("Content-Type")) and self._is_keyed(response.request)
 
-    def _judge(self, response: Any, seen: int) -> tuple[flow.Answer | None, Any]:
+    def _judge(self, response: Any, seen: int) -> tuple[Answer | None, Any]:
         """What the chain that ends in `response` comes to, and the request to repeat if any.
 
         The first `seen` entries of its history are the ends of the chains before it.
@@ -238,17 +241,17 @@ class HttpxSession(flow.Flow):
                 if not self._is_keyed(hop.request) and self._is_ours(hop.request):
                     if hop.request.method in ("GET", "HEAD"):
                         return None, hop.request
-                    raise flow.SessionError(
+                    raise SessionError(
                         f"A {hop.request.method} was redirected and sent without the session. "
                         "Give the client the session's event_hooks, or do not follow redirects."
                     )
         request = response.request
         if not self._is_keyed(request):
-            return flow.Answer(0), request
+            return Answer(0), request
         hop = request.extensions[SENT]
         return self._answer(response, hop), request
 
-    def _overtaken(self, steps: flow.Steps, trip: Trip) -> flow.Launch | None:
+    def _overtaken(self, steps: Steps, trip: Trip) -> Launch | None:
         """Take the answer that a hook kept from a call by raising; a renewal to begin, if any.
 
         Raises `SessionLost` in the place of what the hook raised.
@@ -257,7 +260,7 @@ class HttpxSession(flow.Flow):
         if response is not None:
             with suppress(StopIteration):
                 step = steps.send(self._answer(response, response.request.extensions[SENT]))
-                return step if isinstance(step, flow.Launch) else None
+                return step if isinstance(step, Launch) else None
         return None
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
@@ -272,7 +275,7 @@ class HttpxSession(flow.Flow):
         try:
             step = next(steps)
             while True:
-                if isinstance(step, flow.Held):
+                if isinstance(step, Held):
                     answer = None
                     self._dress(request, step, trip)
                     while answer is None:
@@ -286,14 +289,14 @@ class HttpxSession(flow.Flow):
                             self._dress(request, self.current(), trip)
                     step = steps.send(answer)
                 else:
-                    flow.perform(self, step)
+                    perform(self, step)
                     step = next(steps)
         except StopIteration:
             return
         except GeneratorExit:
             launch = self._overtaken(steps, trip)
             if launch is not None:
-                flow.perform(self, launch)
+                perform(self, launch)
             raise
         finally:
             steps.close()
@@ -310,7 +313,7 @@ class HttpxSession(flow.Flow):
         try:
             step = next(steps)
             while True:
-                if isinstance(step, flow.Held):
+                if isinstance(step, Held):
                     answer = None
                     self._dress(request, step, trip)
                     while answer is None:
@@ -324,29 +327,29 @@ class HttpxSession(flow.Flow):
                             self._dress(request, self.current(), trip)
                     step = steps.send(answer)
                 else:
-                    await flow.aperform(self, step)
+                    await aperform(self, step)
                     step = next(steps)
         except StopIteration:
             return
         except GeneratorExit:
             launch = self._overtaken(steps, trip)
             if launch is not None:
-                await flow.aperform(self, launch)
+                await aperform(self, launch)
             raise
         finally:
             steps.close()
 
-    def start(self, call: flow.Renew | None = None) -> None:
+    def start(self, call: Renew | None = None) -> None:
         """Make the session now, through `call` (else `renew`), unless there is one.
 
         For a client whose first calls run in parallel and whose very first one may not write.
         However many threads ask, `call` runs once. Raises `SessionNotStarted`.
         """
-        flow.drive(self, self.starting(call))
+        drive(self, self.starting(call))
 
-    async def astart(self, call: flow.Renew | None = None) -> None:
+    async def astart(self, call: Renew | None = None) -> None:
         """`start()` of an async client; `call` may be a coroutine function."""
-        await flow.adrive(self, self.starting(call))
+        await adrive(self, self.starting(call))
 
     def keep_alive(self, client: Any) -> float | None:
         """Restart the idle timeout; answers `expires_in`, `None` when there is no session."""

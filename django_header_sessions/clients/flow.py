@@ -11,52 +11,37 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import functools
 import inspect
-import json
 import logging
-import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from typing import Any
 
-__all__ = [
-    "HEADER",
-    "Answer",
-    "Flow",
-    "Held",
-    "InsecureOrigin",
-    "Launch",
-    "SessionError",
-    "SessionKey",
-    "SessionLost",
-    "SessionNotStarted",
-    "Sleep",
-    "Wait",
-    "origin_of",
-    "problem_of",
-]
-
-HEADER = "X-Session-Key"
-EXPIRES_IN = "X-Session-Expires-In"
-NEW = "new"
-PROBLEM_TYPE = "urn:django-header-sessions:"
-PROBLEM_MEDIA_TYPE = "application/problem+json"
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# The parts of a key, as the server makes them: 15 characters name the session, 25 open it.
-KEY = re.compile(r"[a-z0-9]{40}", re.ASCII)
-ID_LENGTH = 15
-# Stricter than any URL parser on purpose: what this does not match is another origin.
-ORIGIN = re.compile(
-    r"(https?)://(?:[^@/?#\\\s]*@)?([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?(?=[/?#]|$)",
-    re.ASCII | re.IGNORECASE,
+from django_header_sessions.clients.answers import HEADER, REDIRECTS, Answer, seconds_of
+from django_header_sessions.clients.drivers import aside
+from django_header_sessions.clients.exceptions import (
+    InsecureOrigin,
+    SessionError,
+    SessionLost,
+    SessionNotStarted,
 )
-LOOPBACK = re.compile(r"http://(?:(?:.+\.)?localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?")
+from django_header_sessions.clients.keys import ID_LENGTH, KEY, SessionKey
+from django_header_sessions.clients.origins import is_loopback, origin_of
+from django_header_sessions.clients.steps import (
+    Flight,
+    Held,
+    Launch,
+    Lead,
+    Renew,
+    Sleep,
+    Step,
+    Steps,
+    Wait,
+)
+
+__all__ = ["Flow"]
+
 # A call is repeated this often in all for a newer key; more means that somebody rotates in a loop.
 MAX_TAKES = 3
 # A server that says "Retry-After: 0" for ever must not be asked as fast as the network allows.
@@ -69,236 +54,6 @@ logger = logging.getLogger("django_header_sessions.clients")
 _renewing: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar(
     "django_header_sessions_renewing", default=()
 )
-
-Renew = Callable[[], Any]
-Lead = concurrent.futures.Future[None]
-
-
-class SessionError(Exception):
-    """Something about the session, not about one answer. Carries no session key."""
-
-
-class InsecureOrigin(SessionError):
-    """The first call goes to a plain-HTTP origin that is not loopback."""
-
-
-class SessionNotStarted(SessionError):
-    """`start()` ran its call, and no session key was announced."""
-
-
-class SessionLost(SessionError):
-    """The session this call belonged to is gone, and what it held with it.
-
-    `session_id` is its public id; `reason` one of `unknown`, `ended`, `superseded`, `renewal`
-    (the session could not be renewed); `executed` whether the server ran this call (`None` where
-    it did not say); `renewed` whether a new session is in place, so that the call may be made
-    again by hand.
-    """
-
-    def __init__(
-        self,
-        session_id: str,
-        reason: str,
-        *,
-        executed: bool | None,
-        renewed: bool,
-        detail: str,
-        outlook: str = "",
-    ) -> None:
-        self.session_id = session_id
-        self.reason = reason
-        self.executed = executed
-        self.renewed = renewed
-        self.detail = detail
-        self.outlook = outlook
-        ran = {True: "was executed", False: "was not executed", None: "may have been executed"}
-        super().__init__(
-            f"Session {session_id} is lost, and all it held: {detail}. "
-            f"This call {ran[executed]}. {outlook}".strip()
-        )
-
-    def __reduce__(self) -> Any:
-        # Exceptions are copied, and sent between processes, by what their `args` hold: one text.
-        make = functools.partial(
-            type(self),
-            executed=self.executed,
-            renewed=self.renewed,
-            detail=self.detail,
-            outlook=self.outlook,
-        )
-        return make, (self.session_id, self.reason)
-
-
-class SessionKey(str):
-    """A session key: a `str` whose `repr` shows its id only. `str(key)` is the key, a password."""
-
-    __slots__ = ()
-
-    @property
-    def id(self) -> str:
-        """The public name of the session, the same for all its life."""
-        return self[:ID_LENGTH]
-
-    def __repr__(self) -> str:
-        return f"<SessionKey {self[:ID_LENGTH]}…>"
-
-
-class Held:
-    """What the client held at one moment: a key, or none. Compared by identity.
-
-    As a step: send the request with `value` as its session header, and send the `Answer` back.
-
-    `awaited` has one entry for each call that was sent with it and is not yet answered; `line` is
-    shared by all that succeed each other by rotation or renewal, so that a call which was sent
-    with one may be repeated with another. The rest is about the time without a key: `leader` is
-    done when the call that goes alone is (`owner` made it), `tried` is true once such a call was
-    answered without making a session, `lost` is the id of the session that was there before and
-    must be renewed before anything else is sent, and `failed` the renewal of it that came to
-    nothing.
-    """
-
-    __slots__ = (
-        "awaited",
-        "expires_at",
-        "failed",
-        "key",
-        "leader",
-        "line",
-        "lost",
-        "owner",
-        "tried",
-        "value",
-    )
-
-    def __init__(
-        self, key: SessionKey | None, lost: str | None = None, line: object = None
-    ) -> None:
-        self.key = key
-        self.value: str = NEW if key is None else key
-        self.line = object() if line is None else line
-        self.awaited: set[object] = set()
-        self.expires_at: float | None = None
-        self.lost = lost
-        self.failed: Flight | None = None
-        self.leader: concurrent.futures.Future[None] | None = None
-        self.owner: object = None
-        self.tried = False
-
-
-class Flight:
-    """One run of `renew`, for all calls that need it. `done` never holds an exception."""
-
-    __slots__ = ("deadline", "done", "error", "lost", "renew")
-
-    def __init__(self, renew: Renew, lost: str | None, seconds: float) -> None:
-        self.renew = renew
-        self.lost = lost
-        self.deadline = time.monotonic() + seconds
-        self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self.error: BaseException | None = None
-
-
-@dataclass(slots=True)
-class Wait:
-    """Wait until `future` is done, at most `seconds` (`None`: as long as it takes)."""
-
-    future: concurrent.futures.Future[None]
-    seconds: float | None
-
-
-@dataclass(slots=True)
-class Sleep:
-    """Do nothing for `seconds`."""
-
-    seconds: float
-
-
-@dataclass(slots=True)
-class Launch:
-    """Run `Flow.run(flight)` or `Flow.arun(flight)` on the side; do not wait for it."""
-
-    flight: Flight
-
-
-Step = Held | Wait | Sleep | Launch
-Steps = Generator[Step, "Answer | None", None]
-
-
-@dataclass(slots=True)
-class Answer:
-    """What a response says about the session. `status` 0: nothing that concerns it.
-
-    `announced` holds every value of the session header; `sent` what the request carried where
-    that is not what the step asked for (a later hop of a redirect chain); `idempotent` and
-    `replayable` tell of the request that was answered.
-    """
-
-    status: int
-    announced: Sequence[str] = field(default=(), repr=False)
-    expires_in: str | None = None
-    retry_after: str | None = None
-    problem: Mapping[str, Any] | None = None
-    idempotent: bool = False
-    replayable: bool = True
-    sent: Held | None = None
-
-    @property
-    def kind(self) -> str | None:
-        """The last part of the problem's type, `None` when it is none of the session's.
-
-        Nothing else will do: applications answer 401, with the same challenge, for reasons of
-        their own. So a HEAD, which is answered without a body, never loses a session.
-        """
-        named = None if self.problem is None else self.problem.get("type")
-        if isinstance(named, str) and named.startswith(PROBLEM_TYPE):
-            return named[len(PROBLEM_TYPE) :]
-        return None
-
-    @property
-    def executed(self) -> bool | None:
-        """Whether the server ran the call; `None` where the answer does not say."""
-        said = None if self.problem is None else self.problem.get("executed")
-        return said if isinstance(said, bool) else None
-
-
-def origin_of(url: str) -> str | None:
-    """The origin of an absolute http or https URL, default ports left out; else `None`."""
-    match = ORIGIN.match(url)
-    if match is None:
-        return None
-    scheme, host, port = match[1].lower(), match[2].lower(), match[3]
-    if not port or int(port) == {"http": 80, "https": 443}[scheme]:
-        return f"{scheme}://{host}"
-    return f"{scheme}://{host}:{int(port)}"
-
-
-def problem_of(content_type: str | None, body: bytes) -> Mapping[str, Any] | None:
-    """The problem document in a response, `None` when there is none that can be read."""
-    if not is_problem(content_type):
-        return None
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def is_problem(content_type: str | None) -> bool:
-    """Whether a Content-Type announces a problem document."""
-    return (content_type or "").partition(";")[0].strip().lower() == PROBLEM_MEDIA_TYPE
-
-
-def seconds_of(retry_after: str | None) -> float | None:
-    """Seconds a Retry-After asks for, whichever form it takes; `None` when it says nothing."""
-    if retry_after is None:
-        return None
-    if re.fullmatch(r"\s*[0-9]{1,9}\s*", retry_after):
-        return float(retry_after)
-    try:
-        when = parsedate_to_datetime(retry_after)
-        return max(0.0, when.timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
 
 
 class Flow:
@@ -399,7 +154,7 @@ class Flow:
             return origin is not None
         if self.origin is not None or origin is None:
             return False
-        if origin.startswith("http:") and not self.insecure and not LOOPBACK.fullmatch(origin):
+        if origin.startswith("http:") and not self.insecure and not is_loopback(origin):
             raise InsecureOrigin(
                 f"{origin} is plain HTTP: a session key sent there can be read on the way. "
                 "Use https, or say insecure=True where the network is yours."
@@ -867,70 +622,3 @@ class Flow:
 def _finish(future: concurrent.futures.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-# The drivers: the two ways to do a step that is not sending.
-
-
-def perform(flow: Flow, step: Wait | Sleep | Launch) -> None:
-    """Do a step in this thread."""
-    if isinstance(step, Wait):
-        seconds = None if step.seconds is None else min(step.seconds, threading.TIMEOUT_MAX)
-        concurrent.futures.wait([step.future], seconds)
-    elif isinstance(step, Sleep):
-        time.sleep(step.seconds)
-    else:
-        aside(functools.partial(flow.run, step.flight))
-
-
-def aside(work: Callable[[], Any]) -> concurrent.futures.Future[Any]:
-    """Begin `work` in a thread that nobody waits for when the program, or its loop, ends.
-
-    So that a renewal that hangs keeps neither of them from ending.
-    """
-    done: concurrent.futures.Future[Any] = concurrent.futures.Future()
-    # From now on whoever waits for it cannot cancel it.
-    done.set_running_or_notify_cancel()
-    context = contextvars.copy_context()
-
-    def run() -> None:
-        try:
-            result = context.run(work)
-        except BaseException as error:
-            done.set_exception(error)
-        else:
-            done.set_result(result)
-
-    threading.Thread(target=run, name="session-renew", daemon=True).start()
-    return done
-
-
-_tasks: set[asyncio.Task[None]] = set()
-
-
-async def aperform(flow: Flow, step: Wait | Sleep | Launch) -> None:
-    """Do a step in this task; cancelling it cancels nobody else's wait."""
-    if isinstance(step, Wait):
-        await asyncio.wait([asyncio.wrap_future(step.future)], timeout=step.seconds)
-    elif isinstance(step, Sleep):
-        await asyncio.sleep(step.seconds)
-    else:
-        task = asyncio.get_running_loop().create_task(flow.arun(step.flight))
-        # The loop keeps weak references only.
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
-        task.add_done_callback(lambda _: flow.grounded(step.flight))
-
-
-def drive(flow: Flow, steps: Steps) -> None:
-    """Run steps that send nothing, in this thread."""
-    for step in steps:
-        assert not isinstance(step, Held)
-        perform(flow, step)
-
-
-async def adrive(flow: Flow, steps: Steps) -> None:
-    """Run steps that send nothing, in this task."""
-    for step in steps:
-        assert not isinstance(step, Held)
-        await aperform(flow, step)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import httpx
 
 from django_header_sessions.clients._httpx import HttpxSession, keyed_headers
-from django_header_sessions.clients.flow import (
+from django_header_sessions.clients.exceptions import (
     InsecureOrigin,
     SessionError,
-    SessionKey,
     SessionLost,
     SessionNotStarted,
 )
+from django_header_sessions.clients.keys import SessionKey
 
 __all__ = [
     "HeaderSession",

@@ -22,7 +22,7 @@ import aiohttp
 import requests
 
 from django_header_sessions.clients import aiohttp as sessions_aiohttp
-from django_header_sessions.clients import flow
+from django_header_sessions.clients import exceptions
 from django_header_sessions.clients import requests as sessions_requests
 from tests.processes import NODE
 
@@ -393,7 +393,7 @@ class Node:
         if error is None:
             return answer.get("result")
         if error["name"] == "SessionLost":
-            lost = flow.SessionLost(
+            lost = exceptions.SessionLost(
                 error["sessionId"],
                 error["reason"],
                 executed=error.get("executed"),
@@ -403,8 +403,7 @@ class Node:
             lost.args = (error["message"], error["shown"])
             raise lost
         known: dict[str, type[Exception]] = {"TypeError": ValueError}
-        known |= {name: getattr(flow, name) for name in flow.__all__ if name.startswith("Session")}
-        known["InsecureOrigin"] = flow.InsecureOrigin
+        known |= {name: getattr(exceptions, name) for name in exceptions.__all__}
         raise known.get(error["name"], RuntimeError)(error["message"], error["shown"])
 
     def close(self) -> None:

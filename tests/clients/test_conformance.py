@@ -17,7 +17,7 @@ from email.utils import formatdate
 
 import pytest
 
-from django_header_sessions.clients.flow import (
+from django_header_sessions.clients.exceptions import (
     InsecureOrigin,
     SessionError,
     SessionLost,

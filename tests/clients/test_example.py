@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from django_header_sessions.clients.flow import SessionError, SessionLost
+from django_header_sessions.clients.exceptions import SessionError, SessionLost
 
 from .conftest import LIBRARIES, Open
 from .drivers import Caller, Got, Renew

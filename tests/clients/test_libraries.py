@@ -22,15 +22,18 @@ import pytest
 import requests
 
 from django_header_sessions.clients import aiohttp as sessions_aiohttp
-from django_header_sessions.clients import flow
 from django_header_sessions.clients import requests as sessions_requests
-from django_header_sessions.clients.flow import (
+from django_header_sessions.clients.answers import Answer, seconds_of
+from django_header_sessions.clients.exceptions import (
+    InsecureOrigin,
     SessionError,
-    SessionKey,
     SessionLost,
     SessionNotStarted,
-    origin_of,
 )
+from django_header_sessions.clients.flow import Flow
+from django_header_sessions.clients.keys import SessionKey
+from django_header_sessions.clients.origins import origin_of
+from django_header_sessions.clients.steps import Flight, Held, Launch, Step, Steps
 
 from .drivers import HttpxCaller, Options, Renew
 from .server import HEADER, Reply, Seen, Server, Session, make_key, problem
@@ -139,15 +142,15 @@ def test_the_origin_of_a_url(url: str, origin: str | None) -> None:
 )
 def test_loopback_may_be_plain(origin: str, fine: bool) -> None:
     if fine:
-        assert flow.Flow(origin=origin).origin == origin
+        assert Flow(origin=origin).origin == origin
     else:
-        with pytest.raises(flow.InsecureOrigin):
-            flow.Flow(origin=origin)
+        with pytest.raises(InsecureOrigin):
+            Flow(origin=origin)
 
 
 def test_an_origin_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="origin"):
-        flow.Flow(origin="example.com")
+        Flow(origin="example.com")
 
 
 @pytest.mark.parametrize("location", SPELLINGS)
@@ -167,10 +170,10 @@ def test_no_spelling_of_a_redirect_takes_the_key_from_httpx_alone(
 
 
 def test_where_a_session_is(server: Server) -> None:
-    assert flow.Flow(resource="https://a.example/s").resource_url == "https://a.example/s"
-    assert flow.Flow(origin=server.url).resource_url == server.url + "/api/sessions/current/"
+    assert Flow(resource="https://a.example/s").resource_url == "https://a.example/s"
+    assert Flow(origin=server.url).resource_url == server.url + "/api/sessions/current/"
     with pytest.raises(SessionError, match="origin"):
-        _ = flow.Flow().resource_url
+        _ = Flow().resource_url
 
 
 def test_what_there_is_without_a_session(bare: HttpxCaller, server: Server) -> None:
@@ -234,7 +237,7 @@ def test_starts_at_once_are_one(bare: HttpxCaller, server: Server) -> None:
     ],
 )
 def test_how_long_to_wait(said: str | None, seconds: float | None) -> None:
-    assert flow.seconds_of(said) == seconds
+    assert seconds_of(said) == seconds
 
 
 # Threads, which a lock keeps from deciding the same thing twice
@@ -249,12 +252,12 @@ def impatient() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def next_steps(calls: list[flow.Steps], answer: flow.Answer | None) -> list[flow.Step]:
+def next_steps(calls: list[Steps], answer: Answer | None) -> list[Step]:
     """The next step of each call, all taken at the same moment."""
     barrier = threading.Barrier(len(calls))
-    taken: list[flow.Step] = []
+    taken: list[Step] = []
 
-    def take(steps: flow.Steps) -> None:
+    def take(steps: Steps) -> None:
         barrier.wait(10)
         taken.append(next(steps) if answer is None else steps.send(answer))
 
@@ -269,26 +272,26 @@ def next_steps(calls: list[flow.Steps], answer: flow.Answer | None) -> list[flow
 @pytest.mark.usefixtures("impatient")
 def test_of_many_first_calls_one_goes_alone() -> None:
     for _ in range(150):
-        session = flow.Flow(origin="https://a.example")
+        session = Flow(origin="https://a.example")
         calls = [session.call() for _ in range(6)]
         steps = next_steps(calls, None)
         assert len(steps) == 6
-        assert [type(step) for step in steps].count(flow.Held) == 1
+        assert [type(step) for step in steps].count(Held) == 1
         for call in calls:
             call.close()
 
 
 @pytest.mark.usefixtures("impatient")
 def test_of_many_calls_that_find_the_session_gone_one_renews_it() -> None:
-    gone = flow.Answer(401, problem={"type": "urn:django-header-sessions:unknown"})
+    gone = Answer(401, problem={"type": "urn:django-header-sessions:unknown"})
     for _ in range(150):
-        session = flow.Flow(key=KEY, origin="https://a.example", renew=dict)
+        session = Flow(key=KEY, origin="https://a.example", renew=dict)
         calls = [session.call() for _ in range(6)]
         for call in calls:
             next(call)
         steps = next_steps(calls, gone)
         assert len(steps) == 6
-        assert [type(step) for step in steps].count(flow.Launch) == 1
+        assert [type(step) for step in steps].count(Launch) == 1
         for call in calls:
             call.close()
 
@@ -719,7 +722,7 @@ async def test_a_loop_that_ends_during_a_renewal(server: Server) -> None:
     async with aiohttp.ClientSession(middlewares=[session]) as client:
         task = asyncio.create_task(client.get(server.url + "/state"))
         await asyncio.wait_for(asyncio.to_thread(asked.wait), 10)
-        (renewing,) = flow._tasks
+        (renewing,) = asyncio.all_tasks() - {asyncio.current_task(), task}
         renewing.cancel()
         with pytest.raises(SessionLost) as caught:
             await task
@@ -759,7 +762,7 @@ async def test_a_renewal_that_was_given_up_sends_nothing_more(server: Server) ->
 
     session = sessions_aiohttp.HeaderSession(key=KEY, origin=server.url, renew=renew)
     async with aiohttp.ClientSession(middlewares=[session]) as client:
-        flight = flow.Flight(renew, KEY[:15], 60)
+        flight = Flight(renew, KEY[:15], 60)
         flight.error = TimeoutError()
         flight.done.set_result(None)
         await session.arun(flight)
@@ -775,8 +778,8 @@ def test_a_key_masks_itself() -> None:
     assert KEY not in repr(key) + repr([key]) + f"{key!r}"
     assert key.id == KEY[:15]
     assert str(key) == KEY
-    assert KEY[15:] not in repr(flow.Answer(200, [KEY]))
-    assert KEY[15:] not in repr(flow.Flow(key=KEY, origin="https://a.example"))
+    assert KEY[15:] not in repr(Answer(200, [KEY]))
+    assert KEY[15:] not in repr(Flow(key=KEY, origin="https://a.example"))
 
 
 @pytest.mark.parametrize("redirected", [False, True])
