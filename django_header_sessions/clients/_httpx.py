@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from django_header_sessions.clients import answers
 from django_header_sessions.clients.answers import IDEMPOTENT, Answer, is_problem, problem_of
@@ -39,6 +41,33 @@ class Hop:
         self.held = held
         self.trip = trip
         self.settled = False
+
+
+class KeysMasked(logging.Filter):
+    """Leaves of a session key in a record the id alone.
+
+    At level DEBUG the library's own library logs all headers that come in.
+    """
+
+    pairs = re.compile(r"(b'([^']*)', b'[^']{0,15})([^']*)(?=')")
+    names: ClassVar[set[str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        masked = self.pairs.sub(self._masked, text)
+        if masked != text:
+            record.msg, record.args = masked, ()
+        return True
+
+    def _masked(self, pair: re.Match[str]) -> str:
+        hides = pair[3] and pair[2].lower() in self.names
+        return f"{pair[1]}…" if hides else pair[0]
+
+
+def mask_keys(*loggers: str) -> None:
+    """Have these loggers show no session key."""
+    for name in loggers:
+        logging.getLogger(name).addFilter(KeysMasked())
 
 
 class Done:
@@ -185,6 +214,7 @@ class HttpxSession(Flow):
             else:
                 del headers[self.header]
         request.headers = self._keyed(headers, self.header, held.value)
+        KeysMasked.names.add(self.header_lower)
         request.extensions[SENT] = Hop(held, trip)
 
     def _settle_hop(self, response: Any) -> Hop | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from django_header_sessions.clients._httpx import HttpxSession, keyed_headers
+from django_header_sessions.clients._httpx import HttpxSession, keyed_headers, mask_keys
 from django_header_sessions.clients.exceptions import (
     InsecureOrigin,
     SessionError,
@@ -21,6 +21,8 @@ __all__ = [
     "SessionLost",
     "SessionNotStarted",
 ]
+
+mask_keys("httpcore.http11", "httpcore.http2")
 
 
 class HeaderSession(HttpxSession, httpx.Auth):

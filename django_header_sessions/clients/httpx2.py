@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx2
 
-from django_header_sessions.clients._httpx import HttpxSession, keyed_headers
+from django_header_sessions.clients._httpx import HttpxSession, keyed_headers, mask_keys
 from django_header_sessions.clients.exceptions import (
     InsecureOrigin,
     SessionError,
@@ -21,6 +21,8 @@ __all__ = [
     "SessionLost",
     "SessionNotStarted",
 ]
+
+mask_keys("httpcore2.http11", "httpcore2.http2")
 
 
 class HeaderSession(HttpxSession, httpx2.Auth):

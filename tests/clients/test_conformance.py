@@ -1047,9 +1047,6 @@ def test_no_key_is_in_a_log_or_an_exception(
     call: Open, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    # They log every header that comes in, at a level for those who look into connections.
-    for chatty in ("httpcore", "httpcore2"):
-        caplog.set_level(logging.INFO, chatty)
     client = call(renew=Renew("call"), renew_timeout=5)
     keys: list[str] = []
     errors: list[BaseException] = []

@@ -808,6 +808,24 @@ async def test_no_key_that_was_sent_or_announced_is_in_an_exception_of_aiohttp(
     assert caught.value.headers[HEADER] == keys[-1]
 
 
+def test_what_the_library_logs_is_masked_by_the_name_of_the_header(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = importlib.import_module(f"django_header_sessions.clients.{name}")
+    library = importlib.import_module(name)
+    session = module.HeaderSession(key=KEY, origin="https://example.com", header="X-Other-Key")
+    transport = library.MockTransport(lambda request: library.Response(200))
+    with library.Client(auth=session, transport=transport) as client:
+        client.get("https://example.com/")
+    log = logging.getLogger(f"{name.replace('httpx', 'httpcore')}.http11")
+    with caplog.at_level(logging.DEBUG, log.name):
+        log.debug("return_value=%r", [(b"x-other-key", KEY.encode()), (b"ETag", KEY.encode())])
+        log.debug("%s of %d", "nothing", 1)
+    masked, plain = (record.getMessage() for record in caplog.records)
+    assert masked == f"return_value=[(b'x-other-key', b'{KEY[:15]}…'), (b'ETag', b'{KEY}')]"
+    assert plain == "nothing of 1"
+
+
 def test_another_session_in_the_place_of_the_one_that_was_sent_is_logged(
     bare: HttpxCaller, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
