@@ -45,6 +45,13 @@ def mask(response: aiohttp.ClientResponse, header: str) -> None:
     response._cache.pop("headers", None)
 
 
+def is_replayable(body: object) -> bool:
+    """Whether a body that was sent can be sent once more."""
+    # The first versions with middlewares do not tell.
+    consumed = getattr(body, "consumed", None)
+    return isinstance(body, bytes | aiohttp.BytesPayload) if consumed is None else not consumed
+
+
 class HeaderSession(Flow):
     """One server-side session, as a client middleware. See `flow.Flow`.
 
@@ -96,7 +103,7 @@ class HeaderSession(Flow):
         answer.expires_in = headers.get(EXPIRES_IN)
         if response.status >= 400:
             answer.idempotent = request.method in IDEMPOTENT
-            answer.replayable = not getattr(request.body, "consumed", False)
+            answer.replayable = is_replayable(request.body)
             answer.retry_after = headers.get("Retry-After")
             if is_problem(headers.get("Content-Type")):
                 answer.problem = problem_of(headers.get("Content-Type"), await response.read())
