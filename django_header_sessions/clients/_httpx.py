@@ -251,7 +251,7 @@ class HttpxSession(Flow):
             answer.replayable = isinstance(request.stream, self._byte_stream)
             answer.retry_after = headers.get("Retry-After")
             if self._is_problem(response):
-                answer.problem = problem_of(headers.get("Content-Type"), response.content)
+                answer.problem = problem_of(response.content)
         return answer
 
     def _is_problem(self, response: Any) -> bool:

@@ -106,7 +106,7 @@ class HeaderSession(Flow):
             answer.replayable = is_replayable(request.body)
             answer.retry_after = headers.get("Retry-After")
             if is_problem(headers.get("Content-Type")):
-                answer.problem = problem_of(headers.get("Content-Type"), await response.read())
+                answer.problem = problem_of(await response.read())
         return answer
 
     async def start(self, call: Renew | None = None) -> None:

@@ -69,10 +69,8 @@ class Answer:
         return said if isinstance(said, bool) else None
 
 
-def problem_of(content_type: str | None, body: bytes) -> Mapping[str, Any] | None:
-    """The problem document in a response, `None` when there is none that can be read."""
-    if not is_problem(content_type):
-        return None
+def problem_of(body: bytes) -> Mapping[str, Any] | None:
+    """The problem document that a body holds, `None` when there is none that can be read."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

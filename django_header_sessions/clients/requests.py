@@ -195,9 +195,8 @@ class HeaderSession(Flow, requests.auth.AuthBase):
             answer.idempotent = request.method in IDEMPOTENT
             answer.replayable = isinstance(request.body, bytes | str | None)
             answer.retry_after = headers.get("Retry-After")
-            kind = headers.get("Content-Type")
-            if is_problem(kind):
-                answer.problem = problem_of(kind, response.content)
+            if is_problem(headers.get("Content-Type")):
+                answer.problem = problem_of(response.content)
         return answer
 
     def start(self, call: Renew | None = None) -> None:

@@ -58,7 +58,7 @@ def together(count: int, handler: Callable[[Seen], Reply]) -> Callable[[Seen], R
 # A session's life
 
 
-def test_says_new_then_sends_what_was_announced(call: Open, server: Server) -> None:
+def test_says_new_then_sends_what_was_announced(call: Open, server: Gateway) -> None:
     client = call()
     assert client.call("PATCH", "/state", {"a": 1}).document == {"state": {"a": 1}}
     assert client.call("GET", "/state").document == {"state": {"a": 1}}
@@ -67,7 +67,7 @@ def test_says_new_then_sends_what_was_announced(call: Open, server: Server) -> N
     assert client.key == session.key
 
 
-def test_goes_on_with_a_key_that_is_given(call: Open, server: Server) -> None:
+def test_goes_on_with_a_key_that_is_given(call: Open, server: Gateway) -> None:
     first = call()
     first.call("PATCH", "/state", {"a": 1})
     second = call(key=str(first.key))
@@ -83,7 +83,7 @@ def test_refuses_a_key_that_cannot_be_one(call: Open, key: str) -> None:
     assert not key or key == "new" or key not in str(caught.value)
 
 
-def test_a_key_is_for_one_origin_and_has_to_say_which(opener: Open, server: Server) -> None:
+def test_a_key_is_for_one_origin_and_has_to_say_which(opener: Open, server: Gateway) -> None:
     """Else the server that happens to be called first would be sent it."""
     with pytest.raises(ValueError, match="origin"):
         opener(server.url, key=make_key(), origin=None)
@@ -95,7 +95,7 @@ def test_a_key_is_for_one_origin_and_has_to_say_which(opener: Open, server: Serv
     assert [seen.sent for seen in server.seen] == ["new"]
 
 
-def test_follows_rotation(call: Open, server: Server) -> None:
+def test_follows_rotation(call: Open, server: Gateway) -> None:
     client = call()
     client.call("PATCH", "/state", {"a": 1})
     before = client.key
@@ -105,7 +105,16 @@ def test_follows_rotation(call: Open, server: Server) -> None:
     assert client.call("GET", "/state").document == {"state": {"a": 1, "user": "demo"}}
 
 
-def test_forgets_when_the_server_says_so(call: Open, server: Server) -> None:
+def test_a_key_that_is_announced_again_is_the_same_key(call: Open, server: Gateway) -> None:
+    client = call()
+    client.call("PATCH", "/state", WRITE)
+    key = str(client.key)
+    server.on("GET", "/x", lambda seen: Reply(200, {}, [(HEADER, key)]))
+    client.call("GET", "/x")
+    assert client.key == key
+
+
+def test_forgets_when_the_server_says_so(call: Open, server: Gateway) -> None:
     client = call()
     client.call("PATCH", "/state", {"a": 1})
     server.on("POST", "/logout", lambda seen: Reply(headers=[(HEADER, "")]))
@@ -116,7 +125,7 @@ def test_forgets_when_the_server_says_so(call: Open, server: Server) -> None:
     assert server.seen[-1].sent == "new"
 
 
-def test_knows_when_the_session_expires(call: Open, server: Server) -> None:
+def test_knows_when_the_session_expires(call: Open, server: Gateway) -> None:
     client = call()
     assert client.expires_in is None
     client.call("PATCH", "/state", WRITE)
@@ -125,7 +134,7 @@ def test_knows_when_the_session_expires(call: Open, server: Server) -> None:
     assert 1790 < first <= 1800
 
 
-def test_keeps_the_session_alive(call: Open, server: Server) -> None:
+def test_keeps_the_session_alive(call: Open, server: Gateway) -> None:
     client = call()
     assert client.keep_alive() is None
     assert not server.seen
@@ -141,7 +150,7 @@ def test_keeps_the_session_alive(call: Open, server: Server) -> None:
 
 
 @pytest.mark.parametrize("said", ["-5", "soon", "9" * 30, "1e3", "", "١٢"])
-def test_ignores_an_expiry_that_is_none(call: Open, server: Server, said: str) -> None:
+def test_ignores_an_expiry_that_is_none(call: Open, server: Gateway, said: str) -> None:
     client = call(key=make_key())
     value = said.encode().decode("latin-1")
     server.on("GET", "/x", lambda seen: Reply(headers=[("X-Session-Expires-In", value)]))
@@ -149,7 +158,7 @@ def test_ignores_an_expiry_that_is_none(call: Open, server: Server, said: str) -
     assert client.expires_in is None
 
 
-def test_ends_the_session(call: Open, server: Server) -> None:
+def test_ends_the_session(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", {"a": 1})
     client.end()
@@ -159,7 +168,7 @@ def test_ends_the_session(call: Open, server: Server) -> None:
     assert len(server.of("/api/sessions/current/")) == 1
 
 
-def test_ending_what_has_ended_is_no_error_and_renews_nothing(call: Open, server: Server) -> None:
+def test_ending_what_has_ended_is_no_error_and_renews_nothing(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", {"a": 1})
     server.end_all()
@@ -168,7 +177,7 @@ def test_ending_what_has_ended_is_no_error_and_renews_nothing(call: Open, server
     assert not server.of("/login")
 
 
-def test_a_session_that_was_not_ended_is_kept(call: Open, server: Server) -> None:
+def test_a_session_that_was_not_ended_is_kept(call: Open, server: Gateway) -> None:
     client = call()
     client.call("PATCH", "/state", {"a": 1})
     server.on("DELETE", "/api/sessions/current/", lambda seen: Reply(405))
@@ -178,7 +187,7 @@ def test_a_session_that_was_not_ended_is_kept(call: Open, server: Server) -> Non
 
 
 def test_a_session_that_somebody_else_has_is_not_ended_and_says_so(
-    call: Open, server: Server
+    call: Open, server: Gateway
 ) -> None:
     """Whoever replaced the key may be a thief: signing out must not seem to have worked."""
     client = call(renew=Renew("call"))
@@ -194,7 +203,7 @@ def test_a_session_that_somebody_else_has_is_not_ended_and_says_so(
     assert not server.of("/login")
 
 
-def test_ending_takes_a_newer_key_that_another_call_brings(call: Open, server: Server) -> None:
+def test_ending_takes_a_newer_key_that_another_call_brings(call: Open, server: Gateway) -> None:
     client = call()
     client.call("PATCH", "/state", {"a": 1})
     rotated, refused = threading.Event(), threading.Event()
@@ -221,7 +230,7 @@ def test_ending_takes_a_newer_key_that_another_call_brings(call: Open, server: S
     assert not server.sessions
 
 
-def test_what_a_renewal_is_about_to_bring_is_ended_too(call: Open, server: Server) -> None:
+def test_what_a_renewal_is_about_to_bring_is_ended_too(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", {"a": 1})
     server.end_all()
@@ -250,7 +259,7 @@ def test_what_a_renewal_is_about_to_bring_is_ended_too(call: Open, server: Serve
     assert len(server.of("/login")) == 1
 
 
-def test_after_ending_nothing_is_renewed_any_more(call: Open, server: Server) -> None:
+def test_after_ending_nothing_is_renewed_any_more(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", {"a": 1})
     server.end_all()
@@ -266,7 +275,7 @@ def test_after_ending_nothing_is_renewed_any_more(call: Open, server: Server) ->
 # Many calls at once
 
 
-def test_64_calls_on_a_new_client_make_one_session(call: Open, server: Server) -> None:
+def test_64_calls_on_a_new_client_make_one_session(call: Open, server: Gateway) -> None:
     client = call()
     results = client.parallel([("PATCH", "/state", {f"f{n}": n}) for n in range(64)])
     assert statuses(results) == [200] * 64
@@ -275,7 +284,7 @@ def test_64_calls_on_a_new_client_make_one_session(call: Open, server: Server) -
     assert [seen.sent for seen in server.seen].count("new") == 1
 
 
-def test_first_calls_that_are_redirected_make_one_session(call: Open, server: Server) -> None:
+def test_first_calls_that_are_redirected_make_one_session(call: Open, server: Gateway) -> None:
     """The first call is alone until the end of the way that it is sent."""
     client = call()
     second = threading.Event()
@@ -283,9 +292,8 @@ def test_first_calls_that_are_redirected_make_one_session(call: Open, server: Se
     def write(seen: Seen) -> Reply:
         if len(server.of("/state")) > 1:
             second.set()
-        elif seen.sent == "new":
-            # One that does not wait for this answer is here by now.
-            second.wait(0.3)
+        # One that does not wait for the first answer is here by now.
+        second.wait(0.3)
         return server.write(seen)
 
     server.on("PATCH", "/moved", lambda seen: Reply(307, headers=[("Location", "/moved/again")]))
@@ -297,7 +305,7 @@ def test_first_calls_that_are_redirected_make_one_session(call: Open, server: Se
     assert len(session.data) == 16
 
 
-def test_redirects_that_nobody_follows_hold_nobody_up(call: Open, server: Server) -> None:
+def test_redirects_that_nobody_follows_hold_nobody_up(call: Open, server: Gateway) -> None:
     client = call(follow=False)
     server.on("GET", "/moved", lambda seen: Reply(302, headers=[("Location", "/state")]))
     assert statuses(client.parallel([("GET", "/moved", None)] * 8)) == [302] * 8
@@ -305,14 +313,14 @@ def test_redirects_that_nobody_follows_hold_nobody_up(call: Open, server: Server
     assert len(server.sessions) == 1
 
 
-def test_calls_go_at_once_after_a_first_one_that_wrote_nothing(call: Open, server: Server) -> None:
+def test_calls_go_at_once_after_a_first_one_that_wrote_nothing(call: Open, server: Gateway) -> None:
     client = call()
     client.call("GET", "/state")
     server.on("GET", "/state", together(8, server.read))
     assert statuses(client.parallel([("GET", "/state", None)] * 8)) == [200] * 8
 
 
-def test_the_next_call_goes_alone_when_the_first_one_fails(call: Open, server: Server) -> None:
+def test_the_next_call_goes_alone_when_the_first_one_fails(call: Open, server: Gateway) -> None:
     client = call()
     server.script("PATCH", "/state", Reply(500), server.write)
     results = client.parallel([("PATCH", "/state", {f"f{n}": n}) for n in range(16)])
@@ -320,7 +328,7 @@ def test_the_next_call_goes_alone_when_the_first_one_fails(call: Open, server: S
     assert len(server.sessions) == 1
 
 
-def test_a_first_call_that_never_arrives_holds_nobody_up(call: Open, server: Server) -> None:
+def test_a_first_call_that_never_arrives_holds_nobody_up(call: Open, server: Gateway) -> None:
     client = call()
     server.on("POST", "/broken", lambda seen: Reply(0))
     for _ in range(2):
@@ -333,7 +341,7 @@ def test_a_first_call_that_never_arrives_holds_nobody_up(call: Open, server: Ser
     assert len(server.sessions) == 1
 
 
-def test_start_makes_one_session_for_all(call: Open, server: Server) -> None:
+def test_start_makes_one_session_for_all(call: Open, server: Gateway) -> None:
     client = call(origin=server.url)
     client.call("GET", "/state")
     client.start("/state")
@@ -346,7 +354,7 @@ def test_start_makes_one_session_for_all(call: Open, server: Server) -> None:
     assert len(server.sessions) == 1
 
 
-def test_a_start_that_brings_no_session_says_so(call: Open, server: Server) -> None:
+def test_a_start_that_brings_no_session_says_so(call: Open, server: Gateway) -> None:
     client = call()
     server.on("PATCH", "/state", lambda seen: Reply(200, {}))
     with pytest.raises(SessionNotStarted):
@@ -356,7 +364,7 @@ def test_a_start_that_brings_no_session_says_so(call: Open, server: Server) -> N
     assert client.key is not None
 
 
-def test_an_announcement_counts_only_for_the_key_that_was_sent(call: Open, server: Server) -> None:
+def test_an_announcement_counts_only_for_the_key_that_was_sent(call: Open, server: Gateway) -> None:
     """A slow answer to a call with the old key must not bring the old session back."""
     client = call()
     client.call("PATCH", "/state", WRITE)
@@ -381,11 +389,11 @@ def test_an_announcement_counts_only_for_the_key_that_was_sent(call: Open, serve
     assert (client.expires_in or 0) > 10
 
 
-def test_a_superseded_call_takes_the_newer_key(call: Open, server: Server) -> None:
-    """The call with the old key is refused before the answer with the new key is there."""
+def test_superseded_calls_take_the_newer_key(call: Open, server: Gateway) -> None:
+    """Calls with the old key are refused before the answer with the new key is there."""
     client = call()
     client.call("PATCH", "/state", {"a": 1})
-    rotated, refused = threading.Event(), threading.Event()
+    rotated, refused = threading.Event(), threading.Barrier(3)
 
     def rotate(seen: Seen) -> Reply:
         reply = server.login(seen)
@@ -397,19 +405,20 @@ def test_a_superseded_call_takes_the_newer_key(call: Open, server: Server) -> No
         rotated.wait(GATHER)
         reply = server.write(seen)
         if reply.status == 409:
-            refused.set()
+            refused.wait(GATHER)
         return reply
 
     server.on("POST", "/login", rotate)
     server.on("PATCH", "/use", use)
-    results = client.parallel([("POST", "/login", None), ("PATCH", "/use", {"b": 2})])
-    assert statuses(results) == [200, 200]
+    uses = [("PATCH", "/use", {name: 2}) for name in "bc"]
+    results = client.parallel([("POST", "/login", None), *uses])
+    assert statuses(results) == [200] * 3
     (session,) = server.sessions.values()
-    assert session.data == {"a": 1, "user": "demo", "b": 2}
-    assert len(server.of("/use")) == 2
+    assert session.data == {"a": 1, "user": "demo", "b": 2, "c": 2}
+    assert len(server.of("/use")) == 4
 
 
-def test_a_key_replaced_by_somebody_else_is_a_loss(call: Open, server: Server) -> None:
+def test_a_key_replaced_by_somebody_else_is_a_loss(call: Open, server: Gateway) -> None:
     client = call()
     client.call("PATCH", "/state", {"a": 1})
     (session,) = server.sessions.values()
@@ -421,7 +430,7 @@ def test_a_key_replaced_by_somebody_else_is_a_loss(call: Open, server: Server) -
     assert client.key is None
 
 
-def test_a_server_that_supersedes_for_ever_is_given_up(call: Open, server: Server) -> None:
+def test_a_server_that_supersedes_for_ever_is_given_up(call: Open, server: Gateway) -> None:
     client = call()
     client.call("PATCH", "/state", WRITE)
     (session,) = server.sessions.values()
@@ -438,7 +447,9 @@ def test_a_server_that_supersedes_for_ever_is_given_up(call: Open, server: Serve
     assert 1 < len(server.of("/never")) < 10
 
 
-def test_a_server_that_goes_on_with_another_session_is_followed(call: Open, server: Server) -> None:
+def test_a_server_that_goes_on_with_another_session_is_followed(
+    call: Open, server: Gateway
+) -> None:
     """It may be set to, or somebody else has signed in: the client cannot tell."""
     client = call()
     client.call("PATCH", "/state", {"a": 1})
@@ -458,7 +469,7 @@ def test_a_server_that_goes_on_with_another_session_is_followed(call: Open, serv
 
 
 @pytest.mark.parametrize("status", [401, 404])
-def test_a_lost_session_is_seen(call: Open, server: Server, status: int) -> None:
+def test_a_lost_session_is_seen(call: Open, server: Gateway, status: int) -> None:
     client = call()
     client.call("PATCH", "/state", {"a": 1})
     key = str(client.key)
@@ -476,7 +487,7 @@ def test_a_lost_session_is_seen(call: Open, server: Server, status: int) -> None
     assert server.seen[-1].sent == "new"
 
 
-def test_a_401_that_is_not_about_the_session_is_the_callers(call: Open, server: Server) -> None:
+def test_a_401_that_is_not_about_the_session_is_the_callers(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", WRITE)
     challenge = [("WWW-Authenticate", "Session")]
@@ -488,7 +499,7 @@ def test_a_401_that_is_not_about_the_session_is_the_callers(call: Open, server: 
     assert not server.of("/login")
 
 
-def test_what_a_head_request_cannot_tell_the_next_call_does(call: Open, server: Server) -> None:
+def test_what_a_head_request_cannot_tell_the_next_call_does(call: Open, server: Gateway) -> None:
     client = call()
     client.call("PATCH", "/state", WRITE)
     server.end_all()
@@ -497,7 +508,7 @@ def test_what_a_head_request_cannot_tell_the_next_call_does(call: Open, server: 
         client.call("GET", "/state")
 
 
-def test_renews_and_repeats(call: Open, server: Server) -> None:
+def test_renews_and_repeats(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", {"a": 1})
     server.end_all()
@@ -505,14 +516,14 @@ def test_renews_and_repeats(call: Open, server: Server) -> None:
     assert [seen.sent for seen in server.of("/login")] == ["new"]
 
 
-def test_renews_with_a_key_that_renew_returns(call: Open, server: Server) -> None:
+def test_renews_with_a_key_that_renew_returns(call: Open, server: Gateway) -> None:
     client = call()
     client.call("PATCH", "/state", {"a": 1})
     second = call(key=make_key(), renew=Renew("key", key=str(client.key)))
     assert second.call("GET", "/state").document == {"state": {"a": 1}}
 
 
-def test_renews_once_for_all_calls_in_flight(call: Open, server: Server) -> None:
+def test_renews_once_for_all_calls_in_flight(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", {"a": 1})
     server.end_all()
@@ -525,7 +536,7 @@ def test_renews_once_for_all_calls_in_flight(call: Open, server: Server) -> None
 
 
 def test_a_late_refusal_is_not_repeated_on_a_session_begun_since(
-    call: Open, server: Server
+    call: Open, server: Gateway
 ) -> None:
     """Somebody was told of the loss and went on; this call was not told yet."""
     client = call()
@@ -554,7 +565,7 @@ def test_a_late_refusal_is_not_repeated_on_a_session_begun_since(
 
 @pytest.mark.parametrize("executed", [True, None])
 def test_does_not_repeat_what_may_have_run(
-    call: Open, server: Server, executed: bool | None
+    call: Open, server: Gateway, executed: bool | None
 ) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", WRITE)
@@ -568,14 +579,14 @@ def test_does_not_repeat_what_may_have_run(
     assert client.call("GET", "/state").document == {"state": {"user": "demo"}}
 
 
-def test_repeats_what_is_idempotent_even_if_it_ran(call: Open, server: Server) -> None:
+def test_repeats_what_is_idempotent_even_if_it_ran(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", WRITE)
     server.script("PUT", "/thing", problem(401, "ended", executed=True), Reply(200, {"ok": 1}))
     assert client.call("PUT", "/thing", {}).document == {"ok": 1}
 
 
-def test_a_renewal_that_fails_is_a_loss_for_all(call: Open, server: Server) -> None:
+def test_a_renewal_that_fails_is_a_loss_for_all(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("fail"))
     client.start("/state")
     server.end_all()
@@ -591,7 +602,7 @@ def test_a_renewal_that_fails_is_a_loss_for_all(call: Open, server: Server) -> N
     assert len(server.of("/state")) == 5
 
 
-def test_a_renewal_that_hangs_is_given_up(call: Open, server: Server) -> None:
+def test_a_renewal_that_hangs_is_given_up(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("hang"), renew_timeout=0.2)
     client.call("PATCH", "/state", WRITE)
     server.end_all()
@@ -599,7 +610,7 @@ def test_a_renewal_that_hangs_is_given_up(call: Open, server: Server) -> None:
     assert statuses(results) == ["SessionLost"] * 4
 
 
-def test_a_renewal_may_be_given_all_the_time_there_is(call: Open, server: Server) -> None:
+def test_a_renewal_may_be_given_all_the_time_there_is(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("call"), renew_timeout=1e12)
     client.call("PATCH", "/state", WRITE)
     server.end_all()
@@ -607,7 +618,7 @@ def test_a_renewal_may_be_given_all_the_time_there_is(call: Open, server: Server
 
 
 @pytest.mark.parametrize("kind", ["unknown", "other"])
-def test_a_renewal_that_is_answered_401_is_a_loss(call: Open, server: Server, kind: str) -> None:
+def test_a_renewal_that_is_answered_401_is_a_loss(call: Open, server: Gateway, kind: str) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", WRITE)
     server.end_all()
@@ -618,7 +629,7 @@ def test_a_renewal_that_is_answered_401_is_a_loss(call: Open, server: Server, ki
     assert len(server.of("/login")) == 1
 
 
-def test_a_renewed_session_that_is_refused_again_is_a_loss(call: Open, server: Server) -> None:
+def test_a_renewed_session_that_is_refused_again_is_a_loss(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", WRITE)
     server.on("GET", "/cursed", lambda seen: problem(401, "unknown"))
@@ -629,7 +640,7 @@ def test_a_renewed_session_that_is_refused_again_is_a_loss(call: Open, server: S
 
 
 @pytest.mark.parametrize("library", CANCELLABLE, indirect=True)
-def test_a_call_cancelled_while_renewing_takes_nobody_along(call: Open, server: Server) -> None:
+def test_a_call_cancelled_while_renewing_takes_nobody_along(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", WRITE)
     server.end_all()
@@ -649,7 +660,7 @@ def test_a_call_cancelled_while_renewing_takes_nobody_along(call: Open, server: 
 
 
 @pytest.mark.parametrize("library", CANCELLABLE, indirect=True)
-def test_a_cancelled_first_call_holds_nobody_up(call: Open, server: Server) -> None:
+def test_a_cancelled_first_call_holds_nobody_up(call: Open, server: Gateway) -> None:
     client = call()
     arrived, go = threading.Event(), threading.Event()
 
@@ -668,7 +679,7 @@ def test_a_cancelled_first_call_holds_nobody_up(call: Open, server: Server) -> N
 # A store that is down
 
 
-def test_waits_and_repeats_on_503(call: Open, server: Server) -> None:
+def test_waits_and_repeats_on_503(call: Open, server: Gateway) -> None:
     client = call()
     client.call("PATCH", "/state", WRITE)
     down = problem(503, "unavailable", False, ("Retry-After", "0"))
@@ -676,7 +687,7 @@ def test_waits_and_repeats_on_503(call: Open, server: Server) -> None:
     assert client.call("PATCH", "/state", {"a": 1}).document == {"state": {"a": 1} | WRITE}
 
 
-def test_understands_a_date_to_come_back_at(call: Open, server: Server) -> None:
+def test_understands_a_date_to_come_back_at(call: Open, server: Gateway) -> None:
     client = call()
     past = formatdate(time.time() - 60, usegmt=True)
     server.script("GET", "/x", Reply(503, headers=[("Retry-After", past)]), Reply(200))
@@ -684,7 +695,7 @@ def test_understands_a_date_to_come_back_at(call: Open, server: Server) -> None:
 
 
 @pytest.mark.parametrize("said", ["3600", "later", None, "-1", "1.5", "5 minutes", "1e0", "2 s"])
-def test_does_not_wait_beyond_the_bound(call: Open, server: Server, said: str | None) -> None:
+def test_does_not_wait_beyond_the_bound(call: Open, server: Gateway, said: str | None) -> None:
     client = call(max_wait=5)
     headers = [] if said is None else [("Retry-After", said)]
     server.on("GET", "/x", lambda seen: Reply(503, headers=headers))
@@ -692,7 +703,7 @@ def test_does_not_wait_beyond_the_bound(call: Open, server: Server, said: str | 
     assert len(server.of("/x")) == 1
 
 
-def test_a_server_that_is_never_ready_is_given_up_at_the_bound(call: Open, server: Server) -> None:
+def test_a_server_that_is_never_ready_is_given_up_at_the_bound(call: Open, server: Gateway) -> None:
     """All tries of a call together, and none of them at once after the one before."""
     client = call(max_wait=0.3)
     down = Reply(503, headers=[("Retry-After", "0")])
@@ -706,7 +717,7 @@ def test_a_server_that_is_never_ready_is_given_up_at_the_bound(call: Open, serve
 
 
 def test_the_connection_of_a_call_that_is_repeated_is_used_again(
-    call: Open, server: Server
+    call: Open, server: Gateway
 ) -> None:
     client = call(renew=Renew("call"), max_wait=30)
     client.call("PATCH", "/state", WRITE)
@@ -722,7 +733,7 @@ def test_the_connection_of_a_call_that_is_repeated_is_used_again(
     assert server.connections <= 2
 
 
-def test_does_not_wait_when_told_not_to(call: Open, server: Server) -> None:
+def test_does_not_wait_when_told_not_to(call: Open, server: Gateway) -> None:
     client = call(max_wait=0)
     server.on("GET", "/x", lambda seen: Reply(503, headers=[("Retry-After", "0")]))
     assert client.call("GET", "/x").status == 503
@@ -731,7 +742,7 @@ def test_does_not_wait_when_told_not_to(call: Open, server: Server) -> None:
 
 @pytest.mark.parametrize("executed", [True, None])
 def test_does_not_repeat_a_503_that_may_have_run(
-    call: Open, server: Server, executed: bool | None
+    call: Open, server: Gateway, executed: bool | None
 ) -> None:
     client = call()
     reply = problem(503, "unavailable", executed, ("Retry-After", "0"))
@@ -751,7 +762,7 @@ def test_does_not_repeat_a_503_that_may_have_run(
         Reply(502),
     ],
 )
-def test_repeats_nothing_else(call: Open, server: Server, reply: Reply) -> None:
+def test_repeats_nothing_else(call: Open, server: Gateway, reply: Reply) -> None:
     client = call()
     server.on("GET", "/x", lambda seen: reply)
     assert client.call("GET", "/x").status == reply.status
@@ -772,7 +783,7 @@ NOT_ABOUT_THE_KEY = [
 ]
 
 
-def test_what_is_not_about_the_key_is_the_callers(call: Open, server: Server) -> None:
+def test_what_is_not_about_the_key_is_the_callers(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", WRITE)
     key = client.key
@@ -793,7 +804,7 @@ def test_what_is_not_about_the_key_is_the_callers(call: Open, server: Server) ->
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_the_key_stays_at_home_when_redirected_away(
-    call: Open, server: Server, other: Server, status: int
+    call: Open, server: Gateway, other: Server, status: int
 ) -> None:
     client = call()
     client.call("PATCH", "/state", WRITE)
@@ -821,7 +832,7 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("location", SPELLINGS)
 def test_no_spelling_of_a_redirect_takes_the_key_away(
-    call: Open, server: Server, other: Server, location: str
+    call: Open, server: Gateway, other: Server, location: str
 ) -> None:
     client = call()
     client.call("PATCH", "/state", WRITE)
@@ -835,7 +846,7 @@ def test_no_spelling_of_a_redirect_takes_the_key_away(
     assert [seen.sent for seen in other.seen] == [None] * len(other.seen)
 
 
-def test_the_key_comes_along_when_redirected_within(call: Open, server: Server) -> None:
+def test_the_key_comes_along_when_redirected_within(call: Open, server: Gateway) -> None:
     """What a redirect itself announces is taken, and sent on the next hop."""
     client = call()
     client.call("PATCH", "/state", {"a": 1})
@@ -853,7 +864,7 @@ def test_the_key_comes_along_when_redirected_within(call: Open, server: Server) 
     assert server.seen[-1].sent == session.key == client.key
 
 
-def test_a_first_call_that_is_redirected_makes_one_session(call: Open, server: Server) -> None:
+def test_a_first_call_that_is_redirected_makes_one_session(call: Open, server: Gateway) -> None:
     client = call()
 
     def sign_in(seen: Seen) -> Reply:
@@ -867,7 +878,7 @@ def test_a_first_call_that_is_redirected_makes_one_session(call: Open, server: S
     assert len(server.sessions) == 1
 
 
-def test_the_key_is_back_after_a_way_round(call: Open, server: Server, other: Server) -> None:
+def test_the_key_is_back_after_a_way_round(call: Open, server: Gateway, other: Server) -> None:
     client = call()
     client.call("PATCH", "/state", {"a": 1})
     server.on("GET", "/out", lambda seen: Reply(302, headers=[("Location", other.url + "/x")]))
@@ -878,7 +889,7 @@ def test_the_key_is_back_after_a_way_round(call: Open, server: Server, other: Se
     assert server.seen[-1].sent == client.key
 
 
-def test_a_redirect_that_is_not_followed_is_the_callers(call: Open, server: Server) -> None:
+def test_a_redirect_that_is_not_followed_is_the_callers(call: Open, server: Gateway) -> None:
     client = call(follow=False)
     key = make_key()
     reply = Reply(302, headers=[("Location", "/state"), (HEADER, key)])
@@ -888,7 +899,7 @@ def test_a_redirect_that_is_not_followed_is_the_callers(call: Open, server: Serv
     assert len(server.seen) == 1
 
 
-def test_a_session_lost_on_a_later_hop_is_renewed(call: Open, server: Server) -> None:
+def test_a_session_lost_on_a_later_hop_is_renewed(call: Open, server: Gateway) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", WRITE)
 
@@ -902,7 +913,7 @@ def test_a_session_lost_on_a_later_hop_is_renewed(call: Open, server: Server) ->
 
 
 def test_other_origins_are_called_without_the_session(
-    call: Open, server: Server, other: Server
+    call: Open, server: Gateway, other: Server
 ) -> None:
     client = call()
     client.call("PATCH", "/state", WRITE)
@@ -913,7 +924,7 @@ def test_other_origins_are_called_without_the_session(
 
 
 def test_a_header_of_the_clients_own_takes_the_key_nowhere_else(
-    call: Open, server: Server, other: Server
+    call: Open, server: Gateway, other: Server
 ) -> None:
     """Who has put it among the default headers sends it to whomever the client calls."""
     first = call()
@@ -934,7 +945,7 @@ def test_a_header_of_the_clients_own_takes_the_key_nowhere_else(
 
 
 def test_a_header_for_another_service_is_left_alone(
-    call: Open, server: Server, other: Server
+    call: Open, server: Gateway, other: Server
 ) -> None:
     theirs = make_key()
     client = call(headers={HEADER: theirs})
@@ -977,7 +988,7 @@ def test_plain_http_when_told_to(opener: Open) -> None:
     ],
 )
 def test_an_announcement_that_is_none_is_ignored(
-    call: Open, server: Server, announced: list[str]
+    call: Open, server: Gateway, announced: list[str]
 ) -> None:
     client = call()
     client.call("PATCH", "/state", {"a": 1})
@@ -989,7 +1000,7 @@ def test_an_announcement_that_is_none_is_ignored(
     assert client.call("GET", "/state").document == {"state": {"a": 1}}
 
 
-def test_a_key_on_a_500_counts(call: Open, server: Server) -> None:
+def test_a_key_on_a_500_counts(call: Open, server: Gateway) -> None:
     client = call()
     client.call("PATCH", "/state", WRITE)
     (session,) = server.sessions.values()
@@ -1012,7 +1023,7 @@ UNREADABLE = [
 
 @pytest.mark.parametrize("status", [401, 409, 503])
 def test_a_problem_that_cannot_be_read_is_the_callers(
-    call: Open, server: Server, status: int
+    call: Open, server: Gateway, status: int
 ) -> None:
     client = call()
     client.call("PATCH", "/state", WRITE)
@@ -1027,7 +1038,7 @@ def test_a_problem_that_cannot_be_read_is_the_callers(
 
 
 def test_whether_a_call_ran_is_not_known_from_what_is_no_boolean(
-    call: Open, server: Server
+    call: Open, server: Gateway
 ) -> None:
     client = call(renew=Renew("call"))
     client.call("PATCH", "/state", WRITE)
@@ -1044,7 +1055,7 @@ def test_whether_a_call_ran_is_not_known_from_what_is_no_boolean(
 
 
 def test_no_key_is_in_a_log_or_an_exception(
-    call: Open, server: Server, caplog: pytest.LogCaptureFixture
+    call: Open, server: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     client = call(renew=Renew("call"), renew_timeout=5)

@@ -199,6 +199,9 @@ def test_a_restart_of_the_servers_breaks_connections_and_no_session(
                 time.sleep(0.01)
             cluster.kill()
             errors = [call.exception(30) for call in calls]
+        with pytest.raises(Exception, match=r".") as caught:
+            idle[0].call("GET", STATE)
+        errors.append(caught.value)
     finally:
         cluster.valkey.signal(signal.SIGCONT)
         cluster.start()

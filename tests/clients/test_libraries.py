@@ -37,7 +37,7 @@ from django_header_sessions.clients.steps import Flight, Held, Launch, Step, Ste
 
 from .drivers import HttpxCaller, Options, Renew
 from .server import HEADER, Reply, Seen, Server, Session, make_key, problem
-from .test_conformance import SPELLINGS
+from .test_conformance import SPELLINGS, statuses, together
 
 KEY = make_key()
 
@@ -325,6 +325,18 @@ def test_httpx_alone_makes_a_hop_again_with_the_key(bare: HttpxCaller, server: S
     assert len(server.of("/sign-in")) == 1
 
 
+async def test_httpx_alone_makes_a_hop_again_in_async(name: str, server: Server) -> None:
+    module = importlib.import_module(f"django_header_sessions.clients.{name}")
+    library = importlib.import_module(name)
+    session = module.HeaderSession()
+    options = {"auth": session, "base_url": server.url, "follow_redirects": True}
+    server.on("GET", "/between", lambda seen: redirect(302, "/state"))
+    async with library.AsyncClient(**options, trust_env=False) as client:
+        await client.patch("/state", json={"a": 1})
+        assert (await client.get("/between")).json() == {"state": {"a": 1}}
+    assert server.seen[-1].sent == session.key
+
+
 def test_httpx_alone_says_when_a_hop_cannot_be_made_again(
     bare: HttpxCaller, server: Server
 ) -> None:
@@ -343,10 +355,6 @@ def test_headers_that_would_hand_the_key_on_are_refused() -> None:
 
         def __init__(self, headers: Any = (), encoding: str = "") -> None:
             super().__init__(headers)
-
-        @property
-        def raw(self) -> list[tuple[bytes, bytes]]:
-            return []
 
         def __contains__(self, key: object) -> bool:
             return True
@@ -609,6 +617,34 @@ def test_a_coroutine_function_cannot_renew_a_synchronous_client(server: Server) 
         assert isinstance(caught.value.__cause__, TypeError)
 
 
+async def test_a_plain_function_that_fails_is_the_cause(server: Server) -> None:
+    session = sessions_aiohttp.HeaderSession(key=KEY, origin=server.url, renew=lambda: 1 / 0)
+    async with aiohttp.ClientSession(middlewares=[session]) as client:
+        with pytest.raises(SessionLost) as caught:
+            await client.get(server.url + "/state")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_key_that_a_renewal_brings_when_it_was_given_up_is_not_taken(
+    bare: HttpxCaller, server: Server
+) -> None:
+    late, threads = threading.Event(), []
+
+    def renew() -> str:
+        threads.append(threading.current_thread())
+        late.wait(10)
+        return make_key()
+
+    bare.session.renew, bare.session.renew_timeout = renew, 0.1
+    bare.call("PATCH", "/state", {})
+    server.end_all()
+    with pytest.raises(SessionLost):
+        bare.call("GET", "/state")
+    late.set()
+    threads[0].join(10)
+    assert bare.session.key is None
+
+
 async def test_a_plain_function_may_renew_an_async_client(server: Server) -> None:
     key = make_key()
     server.sessions[key[:15]] = Session(key, data={"user": "demo"})
@@ -838,6 +874,19 @@ def test_another_session_in_the_place_of_the_one_that_was_sent_is_logged(
     assert before[:15] in record.message
     assert after[:15] in record.message
     assert not [key for key in (before, after) if key[15:] in record.message]
+
+
+def test_a_session_that_nobody_keeps_is_logged(
+    bare: HttpxCaller, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first call only read, so that the others did not wait for one another."""
+    bare.call("GET", "/state")
+    server.on("PATCH", "/state", together(2, server.write))
+    assert statuses(bare.parallel([("PATCH", "/state", {})] * 2)) == [200, 200]
+    assert len(server.sessions) == 2
+    (record,) = caplog.records
+    assert "Call start() first" in record.message
+    assert bare.session.id in record.message
 
 
 def test_that_a_session_is_over_is_logged(

@@ -471,6 +471,10 @@ def test_a_session_that_signs_nobody_in_any_more_is_ended_by_who_holds_it(
         ann.is_active = gone != "deactivated"
         ann.set_password("another")
         ann.save()
+    if status == 204:
+        # For anything else but its end it is no good.
+        refused = client.get(CURRENT)
+        assert (refused.status_code, problem(refused)) == (401, "signed-out")
     response = client.delete(CURRENT)
     assert (response.status_code, response["X-Session-Key"]) == (status, "")
     assert registry.get(key.id) is None
