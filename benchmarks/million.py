@@ -173,12 +173,13 @@ def run(server: Valkey, root: Any, trips: Trips) -> None:
     measure("one session", page(f"{newest.id}/change/"), trips)
     measure("the overview alone (registry)", registry.overview, trips)
     measure("the page alone (registry)", registry.page, trips)
-    key = SessionStore()
-    key["n"] = 1
-    key.create()
-    session_id = key.session_key[:15]
-    assert registry.end(session_id)
-    assert not SessionStore(key.session_key).open()
+    session = SessionStore()
+    session["n"] = 1
+    session.create()
+    key = session.session_key
+    assert key is not None
+    assert registry.end(key.id)
+    assert not SessionStore(key).open()
     print("a session that was ended is not opened by the next request\n")
     found: list[str] = []
     after = None

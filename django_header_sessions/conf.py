@@ -81,6 +81,32 @@ class Settings:
         return getattr(settings, "HEADER_SESSIONS_BUCKETS", None)
 
     @property
+    def HEADER_SESSIONS_POLICY(self) -> Literal["merge", "serialized", "readonly"]:
+        """What a view that says nothing does about others that use its header session at the same
+        time."""
+        return getattr(settings, "HEADER_SESSIONS_POLICY", "merge")
+
+    @property
+    def HEADER_SESSIONS_LOCK_WAIT(self) -> float:
+        """Seconds that a serialised request waits for its session before it is refused."""
+        return getattr(settings, "HEADER_SESSIONS_LOCK_WAIT", 10)
+
+    @property
+    def HEADER_SESSIONS_LOCK_LEASE(self) -> float:
+        """Seconds that a serialised request has its session for; after them it stores nothing."""
+        return getattr(settings, "HEADER_SESSIONS_LOCK_LEASE", 30)
+
+    @property
+    def HEADER_SESSIONS_CONTEXT_HEADER(self) -> str | None:
+        """Name of the request header that names a call's context; None: there is none."""
+        return getattr(settings, "HEADER_SESSIONS_CONTEXT_HEADER", None)
+
+    @property
+    def HEADER_SESSIONS_MAX_CONTEXTS(self) -> int:
+        """Most contexts that one session may have."""
+        return getattr(settings, "HEADER_SESSIONS_MAX_CONTEXTS", 100)
+
+    @property
     def HEADER_SESSIONS_SECURE(self) -> bool:
         """Whether header sessions are refused over plain HTTP."""
         return getattr(settings, "HEADER_SESSIONS_SECURE", False)

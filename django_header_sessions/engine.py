@@ -7,51 +7,37 @@ at the ``await``; so ``save`` and ``asave`` cannot drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import asyncio
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
-from django.dispatch import Signal
 from django.utils import timezone
 
 from . import keys
 from .conf import conf
+from .context import Context, Contexts
 from .exceptions import (
     KeyAlreadySent,
     SessionEnded,
     SessionError,
+    SessionReadOnly,
     SessionSuperseded,
     SessionUnavailable,
 )
 from .fields import EXPIRY, INT64, USER_ID, Changes, Codec, Fields, added, field_name
 from .keys import SessionKey
 from .origin import Origin
+from .policies import Lock, Policy, ReadOnly, Serialized
 from .resolvers import COOKIE, HEADER, Transport
 from .signals import session_created, session_ended
+from .steps import Send, Sleep, Steps, Verb
 from .stores import get_store
-from .stores.base import Commit, Draft, Expiry, LiveSession, Opened, Terms
+from .stores.base import Commit, Draft, Expiry, LiveContext, LiveSession, Opened, Terms
 
 T = TypeVar("T")
-
-
-class Verb(NamedTuple):
-    """A verb of the store, and what it is told."""
-
-    name: str
-    args: tuple[Any, ...]
-
-
-class Send(NamedTuple):
-    """A signal, and what it says."""
-
-    signal: Signal
-    sender: Any
-    kwargs: dict[str, Any]
-
-
-Steps = Generator[Verb | Send, Any, T]
 
 LONGEST = 100 * 365 * 86400
 """Seconds that ``set_expiry`` may ask for; what is beyond is cut to it."""
@@ -61,9 +47,17 @@ class SessionStore(SessionBase):
     """A session of one transport.
 
     Without arguments it is a new cookie session, as Django's test client and scripts expect. The
-    middleware says more: the transport, what tells the origin of a session that is created, and
-    the error to raise where none may be.
+    middleware says more: the transport, what tells the origin of a session that is created, the
+    error to raise where none may be, and the context that the request names.
     """
+
+    _modified = False
+    _read_only = False
+    _unknown = False
+    """Whether the key was found to open nothing, and nobody looked into the session since."""
+    # Most sessions need neither, and each would keep its session from being freed at once.
+    _lock: Lock | None = None
+    _contexts: Contexts | None = None
 
     def __init__(
         self,
@@ -72,6 +66,7 @@ class SessionStore(SessionBase):
         transport: Transport = COOKIE,
         origin: Callable[[], Origin] = Origin,
         refusal: SessionError | None = None,
+        context_name: str | None = None,
     ) -> None:
         self.transport = transport
         self.fault: SessionError | None = None
@@ -79,6 +74,8 @@ class SessionStore(SessionBase):
         the store was down. Kept because whoever called may have swallowed the exception."""
         self.sealed = False
         """Whether the answer's headers are decided, so that a new key could not be announced."""
+        self.last_commit = False
+        """Whether the next commit is the last of its request, and unlocks what that has locked."""
         self.deleted = False
         """Whether ``delete`` ended this session. It keeps its key then, as in Django, so that a
         later ``save`` fails instead of making a new one."""
@@ -86,6 +83,7 @@ class SessionStore(SessionBase):
         """What people may see of the session, as it was opened; None where none was."""
         self._origin = origin
         self._refusal = refusal
+        self._context_name = context_name
         self._expires_in: int | None = None
         self._user: str | None = None
         self._opened_key: SessionKey | None = None
@@ -101,7 +99,11 @@ class SessionStore(SessionBase):
         # What is not well formed cannot be a key of ours, so no store is asked for it.
         self.__session_key = keys.parse(value)
 
-    session_key = property(_get_session_key)
+    @property
+    def session_key(self) -> SessionKey | None:
+        """What the client sends, a password; its ``id`` is the session's public name."""
+        return self.__session_key
+
     _session_key = property(_get_session_key, _set_session_key)
 
     @property
@@ -118,17 +120,40 @@ class SessionStore(SessionBase):
 
     # Opening.
 
-    def open(self) -> bool:
-        """Open the session whose key was presented; False where there is none.
+    def open(self, policy: Policy | None = None) -> bool:
+        """Open the session whose key was presented; False where there is none. With a ``policy``
+        that serialises it is locked before, in the same round trip.
+
+        A cookie that opens nothing is kept until somebody looks into the session, as in Django: an
+        answer to a browser that has signed in meanwhile must not have it forget its cookie.
 
         From here on the async methods use the sync client too: the loop of an async view inside a
         WSGI server lives for that view alone, and a connection made in it would die with it.
         """
         self._sync = True
-        return self._run(self._open())
+        return self._run(self._open_early(policy))
 
-    async def aopen(self) -> bool:
-        return await self._arun(self._open())
+    async def aopen(self, policy: Policy | None = None) -> bool:
+        try:
+            return await self._arun(self._open_early(policy))
+        except asyncio.CancelledError:
+            await self.aunlock()
+            raise
+
+    def _open_early(self, policy: Policy | None) -> Steps[bool]:
+        opened = yield from self._looked_up(policy)
+        if opened is not None:
+            self._fields = Fields(self._codec, opened.fields, session_id=opened.session.id)
+            return True
+        if self.transport == COOKIE and self.session_key is not None:
+            self._unknown = True
+        else:
+            self._nothing()
+        return False
+
+    def _nothing(self) -> None:
+        self._session_key = None
+        self._fields = Fields(self._codec)
 
     def load(self) -> Fields:  # type: ignore[override]
         """The fields as they are stored. What was changed here and not saved yet stays as it is."""
@@ -148,28 +173,34 @@ class SessionStore(SessionBase):
     def _open(self) -> Steps[bool]:
         opened = yield from self._looked_up()
         if opened is None:
-            self._session_key = None
-            self._fields = Fields(self._codec)
+            self._nothing()
             return False
         self._fields = Fields(self._codec, opened.fields, session_id=opened.session.id)
         return True
 
-    def _looked_up(self) -> Steps[Opened | None]:
+    def _looked_up(self, policy: Policy | None = None) -> Steps[Opened | None]:
         key = self.session_key
         if key is None:
             return None
+        opened: Opened | None
         try:
-            opened: Opened | None = yield Verb("open", (key, self.transport, self._terms()))
+            if policy is not None:
+                opened = yield from self._own_lock().take(policy.wait, policy.lease)
+            else:
+                opened = yield Verb("open", (key, self.transport, self._terms()))
         except SessionSuperseded:
             # A browser cannot be told to take its newer cookie: to it, the old one is unknown.
             if self.transport == HEADER:
                 raise
             return None
         if opened is not None:
-            self.live = opened.session
-            self._expires_in, self._user = opened.session.expires_in, opened.session.user
+            self._know(opened)
             self._opened_key = key
         return opened
+
+    def _know(self, opened: Opened) -> None:
+        self.live = opened.session
+        self._expires_in, self._user = opened.session.expires_in, opened.session.user
 
     @property
     def _fields(self) -> Fields:
@@ -177,12 +208,16 @@ class SessionStore(SessionBase):
 
     @_fields.setter
     def _fields(self, fields: Fields) -> None:
+        fields.read_only = self._read_only
         self._session_cache = fields
 
     def _loaded(self) -> Steps[Fields]:
         """The fields, opened first where they were not yet. A session that is gone is an error
         here: there is something to do to it."""
         if not hasattr(self, "_session_cache"):
+            if self._unknown:
+                self._nothing()
+                return self._fields
             key = self.session_key
             there = yield from self._open()
             if key is not None and not there:
@@ -191,21 +226,26 @@ class SessionStore(SessionBase):
 
     def _get_session(self, no_load: bool = False) -> Fields:
         self.accessed = True
-        if not hasattr(self, "_session_cache"):
-            if self.session_key is None or no_load:
-                self._fields = Fields(self._codec)
-            else:
-                self._run(self._open())
+        if self._unopened(no_load):
+            self._run(self._open())
         return self._fields
 
     async def _aget_session(self, no_load: bool = False) -> Fields:
         self.accessed = True
-        if not hasattr(self, "_session_cache"):
-            if self.session_key is None or no_load:
-                self._fields = Fields(self._codec)
-            else:
-                await self._arun(self._open())
+        if self._unopened(no_load):
+            await self._arun(self._open())
         return self._fields
+
+    def _unopened(self, no_load: bool) -> bool:
+        """Whether the store is to be asked, now that somebody looks into the session."""
+        if hasattr(self, "_session_cache"):
+            return False
+        if self._unknown:
+            self._session_key = None
+        if self.session_key is not None and not no_load:
+            return True
+        self._fields = Fields(self._codec)
+        return False
 
     _session = property(_get_session)
 
@@ -213,6 +253,7 @@ class SessionStore(SessionBase):
 
     def clear(self) -> None:
         """Remove all fields, those that others added meanwhile too."""
+        self._check_writable()
         known = getattr(self, "_session_cache", None)
         self._fields = Fields(
             self._codec,
@@ -221,6 +262,14 @@ class SessionStore(SessionBase):
             session_id=self.session_key.id if self.session_key else "",
         )
         self.accessed = True
+        self.modified = True
+
+    def delete_test_cookie(self) -> None:
+        super().delete_test_cookie()
+
+    async def adelete_test_cookie(self) -> None:
+        await super().adelete_test_cookie()
+        # Django's own does not say so, up to 6.1 at least, and so the test cookie stays.
         self.modified = True
 
     def increment(self, field: str, by: int = 1) -> int:
@@ -246,13 +295,14 @@ class SessionStore(SessionBase):
                 "Counters need SESSION_SERIALIZER to be Django's JSONSerializer: the store cannot "
                 "count with what another serializer wrote."
             )
+        self._check_writable()
         self.accessed = True
         fields, name = (yield from self._loaded()), field_name(field)
         if name.startswith("_"):
             raise TypeError(f"the field {name!r} is Django's own, and no counter")
         if self.session_key is None or fields.touched(name):
             # Assigned here and not stored yet: nobody else can have counted on it.
-            raw = self._codec.encode(fields[name]) if name in fields else None
+            raw = self._codec.encode(name, fields[name]) if name in fields else None
             total = added(name, raw, by)
             counter = {name: b"%d" % total}
             if self.session_key is None:
@@ -290,12 +340,15 @@ class SessionStore(SessionBase):
         await self._arun(self._create())
 
     def _create(self, counter: dict[str, bytes] | None = None) -> Steps[None]:
+        self._check_writable()
         if self._refusal is not None:
             raise self._refusal
         self._check_unsealed()
         if not hasattr(self, "_session_cache"):
             self._fields = Fields(self._codec)
         fields = self._fields
+        if self._is_over():
+            raise SessionEnded("The session was set to be over at once, so it was not made.")
         changes = Changes(set=fields.encoded() | (counter or {}))
         Fields(self._codec).check_size(changes, conf.HEADER_SESSIONS_MAX_BYTES)
         user = self._signed_in_user()
@@ -329,11 +382,15 @@ class SessionStore(SessionBase):
                 # Django sends a cookie that expired long ago; it needs a value, and no session.
                 self._session_key = keys.make()
             return
+        if self._unknown and not hasattr(self, "_session_cache"):
+            raise SessionEnded(f"Session {self.session_key.id} has ended.")
         fields = yield from self._loaded()
-        if self._is_over():
+        if fields.touched(EXPIRY) and self._is_over():
             yield from self._end("expiry")
             return
-        changes = fields.changes()
+        # What was changed in place where it was only to be read is not sent. A cookie session that
+        # is saved at every request still gets its age anew.
+        changes = Changes() if self._read_only else fields.changes()
         if changes or self.transport == COOKIE:
             yield from self._commit(changes)
 
@@ -349,14 +406,23 @@ class SessionStore(SessionBase):
             # The same user may sign in again; a new password hash alone is no sign-in.
             again = user is not None and not fields.cleared and fields.touched(USER_ID)
             signed = user != self._user or again
-        if signed and key == self._opened_key:
+        if signed and key and key == self._opened_key:
             # Whoever knew the key before must not be signed in by it.
             self._check_unsealed()
             rotate_to = keys.make(key.id)
-        # Django sets the age of a cookie session anew whenever it saves it.
-        moves = self.transport == COOKIE or _touches(changes, EXPIRY)
-        commit = Commit(changes, signed, user, self._expiry() if moves else None, rotate_to)
+        moves = _touches(changes, EXPIRY) or (self.transport == COOKIE and not self._has_deadline())
+        commit = Commit(
+            changes,
+            signed,
+            user,
+            self._expiry() if moves else None,
+            rotate_to,
+            ticket=self._ticket,
+            unlock=self.last_commit and self._ticket != "",
+        )
         committed = yield Verb("commit", (key, self.transport, self._terms(), commit))
+        if self._lock is not None and commit.unlock:
+            self._lock.given_back()
         if rotate_to is not None:
             self._session_key = rotate_to
         if committed.expires_in is not None:
@@ -377,7 +443,8 @@ class SessionStore(SessionBase):
         # In the order of their signing in, which is the same to all: of two at once, only the later
         # one ends the other.
         ids = [one.id for one in sorted(found, key=_by_sign_in) if one.transport == HEADER]
-        older = ids[: ids.index(self.session_key.id)] if self.session_key.id in ids else []
+        key = self.session_key
+        older = ids[: ids.index(key.id)] if key and key.id in ids else []
         too_many = older[: max(len(ids) - most, 0)]
         if too_many:
             ended = yield Verb("end_many", (too_many,))
@@ -395,6 +462,7 @@ class SessionStore(SessionBase):
         await self._arun(self._cycle_key())
 
     def _cycle_key(self) -> Steps[None]:
+        self._check_writable()
         self.accessed = True
         yield from self._loaded()
         key = self.session_key
@@ -403,7 +471,7 @@ class SessionStore(SessionBase):
             return
         self._check_unsealed()
         new = keys.make(key.id)
-        commit = Commit(rotate_to=new, user=self._user)
+        commit = Commit(rotate_to=new, user=self._user, ticket=self._ticket)
         yield Verb("commit", (key, self.transport, self._terms(), commit))
         self._session_key = new
         # So that Django's middleware sends the new cookie.
@@ -417,6 +485,7 @@ class SessionStore(SessionBase):
         await self._arun(self._flush())
 
     def _flush(self) -> Steps[None]:
+        self._check_writable()
         yield from self._end("logout")
         self.clear()
         self._session_key = None
@@ -434,6 +503,7 @@ class SessionStore(SessionBase):
             return
         own = self.session_key is not None and self.session_key.id == key.id
         if own:
+            self._check_writable()
             self._check_unsealed()
         yield from self._end_by_id(key.id, "logout")
         if own:
@@ -444,6 +514,8 @@ class SessionStore(SessionBase):
         self._check_unsealed()
         if self.session_key is not None:
             yield from self._end_by_id(self.session_key.id, reason)
+        if self._contexts is not None:
+            self._contexts.forget()
         self._expires_in = self._user = self.live = self._opened_key = None
         if self.transport == HEADER:
             self._session_key = None
@@ -479,13 +551,197 @@ class SessionStore(SessionBase):
         while await store.asweep():
             pass
 
+    # Beside others that use the session at the same time.
+
+    def serialized(self, wait: float | None = None, lease: float | None = None) -> Serialized:
+        """``with`` or ``async with`` this, the session is nobody else's who asks likewise.
+
+        It is locked, opened as it is then, stored at the end of the block and unlocked. Raises
+        ``SessionBusy`` if that is not to be had within ``wait`` seconds, and at the end
+        ``LeaseExpired``, with nothing stored, if it took longer than ``lease`` seconds. Both are
+        settings where they are not given.
+        """
+        return Serialized(self, wait, lease)
+
+    def readonly(self) -> ReadOnly:
+        """``with`` this, whatever writes to the session raises ``SessionReadOnly``."""
+        return ReadOnly(self)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether whatever writes to the session raises ``SessionReadOnly``, and nothing that was
+        changed is stored."""
+        return self._read_only
+
+    @read_only.setter
+    def read_only(self, value: bool) -> None:
+        self._read_only = value
+        if hasattr(self, "_session_cache"):
+            self._fields.read_only = value
+        if self._contexts is not None:
+            self._contexts.set_read_only(value)
+
+    @property
+    def modified(self) -> bool:
+        """Whether there is something to store at the end of the request, as in Django."""
+        return self._modified
+
+    @modified.setter
+    def modified(self, value: bool) -> None:
+        if value:
+            self._check_writable()
+        self._modified = value
+
+    def _check_writable(self) -> None:
+        if self._read_only:
+            raise SessionReadOnly("The session is only to be read here: nothing would be stored.")
+
+    @property
+    def locked(self) -> bool:
+        """Whether this request has the session to itself, as far as it knows."""
+        return self._lock is not None and self._lock.held
+
+    def lock(self, wait: float | None = None, lease: float | None = None) -> None:
+        """Wait until nobody else has the session locked, lock it, and open it as it is then.
+
+        What was assigned before stays; what was only read is read anew. Locked already, and where
+        there is no session yet that others could know, this does nothing.
+        """
+        self._run(self._locked(wait, lease))
+
+    async def alock(self, wait: float | None = None, lease: float | None = None) -> None:
+        try:
+            await self._arun(self._locked(wait, lease))
+        except asyncio.CancelledError:
+            # So that those behind need not wait until it is noticed.
+            await self.aunlock()
+            raise
+
+    def unlock(self) -> None:
+        """Let others have the session; nothing is stored. Nothing to do where it is not locked."""
+        if self._lock is not None:
+            self._run(self._lock.give_back())
+
+    async def aunlock(self) -> None:
+        if self._lock is not None:
+            await self._arun(self._lock.give_back())
+
+    def _own_lock(self) -> Lock:
+        if self._lock is None:
+            self._lock = Lock(self)
+        return self._lock
+
+    @property
+    def _ticket(self) -> str:
+        return "" if self._lock is None else self._lock.ticket
+
+    def _locked(self, wait: float | None, lease: float | None) -> Steps[None]:
+        key = self.session_key
+        if key is None or self.locked:
+            return
+        opened = yield from self._own_lock().take(wait, lease)
+        if opened is None:
+            raise self._learn(SessionEnded(f"Session {key.id} has ended."))
+        self._know(opened)
+        if hasattr(self, "_session_cache"):
+            self._fields = self._fields.rebased(opened.fields)
+        else:
+            self._opened_key = key
+            self._fields = Fields(self._codec, opened.fields, session_id=key.id)
+
+    def finish(self, *, commit: bool, unlock: bool = True) -> None:
+        """What is done at the end of a request or of a block that has the session to itself.
+
+        Stores the contexts that were changed, then the session if it was modified, unless
+        ``commit`` is False; then unlocks it, in the same round trip where something is stored.
+        """
+        try:
+            if commit and self._contexts is not None:
+                self._run(self._contexts.save_changed())
+            if commit and self.modified and not self.is_empty():
+                self.last_commit = unlock
+                self.save()
+        finally:
+            self.last_commit = False
+            if self._lock is not None and unlock:
+                self._run(self._lock.give_back())
+
+    async def afinish(self, *, commit: bool, unlock: bool = True) -> None:
+        try:
+            if commit and self._contexts is not None:
+                await self._arun(self._contexts.save_changed())
+            if commit and self.modified and not self.is_empty():
+                self.last_commit = unlock
+                await self.asave()
+        finally:
+            self.last_commit = False
+            if self._lock is not None and unlock:
+                await self._arun(self._lock.give_back())
+
+    # Contexts.
+
+    def context(self, name: str | None = None, *, idle_timeout: float | None = None) -> Context:
+        """The context of this name, opened in one round trip; made when it is stored first.
+
+        Without a name it is the one that the request names in the header of
+        ``HEADER_SESSIONS_CONTEXT_HEADER``. ``idle_timeout`` is that of a new one, in seconds; by
+        default that of the session, which it cannot outlive.
+
+        Raises ``ContextNameInvalid``; and ``ContextUnknown`` for a handle that is not one of this
+        session's, or is over.
+        """
+        return self._run(self._own_contexts().open(name, idle_timeout))
+
+    async def acontext(
+        self, name: str | None = None, *, idle_timeout: float | None = None
+    ) -> Context:
+        return await self._arun(self._own_contexts().open(name, idle_timeout))
+
+    def new_context(self, *, idle_timeout: float | None = None) -> str:
+        """Make an empty context at once, and the session too if there is none; its handle.
+
+        The handle is what a client passes from call to call, for ``context(handle)``. It opens
+        nothing but in its own session. Raises ``TooManyContexts``.
+        """
+        return self._run(self._own_contexts().make(idle_timeout))
+
+    async def anew_context(self, *, idle_timeout: float | None = None) -> str:
+        return await self._arun(self._own_contexts().make(idle_timeout))
+
+    def save_contexts(self) -> None:
+        """Store the contexts that were changed, as happens at the end of a request."""
+        if self._contexts is not None:
+            self._run(self._contexts.save_changed())
+
+    async def asave_contexts(self) -> None:
+        if self._contexts is not None:
+            await self._arun(self._contexts.save_changed())
+
+    def _own_contexts(self) -> Contexts:
+        if self._contexts is None:
+            self._contexts = Contexts(self, self._context_name)
+        return self._contexts
+
+    def contexts(self) -> list[LiveContext]:
+        """The contexts of this session that are stored, by name."""
+        return self._run(self._own_contexts().stored())
+
+    async def acontexts(self) -> list[LiveContext]:
+        return await self._arun(self._own_contexts().stored())
+
+    def end_context(self, name: str) -> bool:
+        """End one context; False where there is none of this name."""
+        return self._run(self._own_contexts().end(name))
+
+    async def aend_context(self, name: str) -> bool:
+        return await self._arun(self._own_contexts().end(name))
+
     # Rules.
 
     def _terms(self) -> Terms:
-        if self.transport == COOKIE:
-            return Terms(settings.SESSION_COOKIE_AGE * 1000, None)
-        absolute = conf.HEADER_SESSIONS_ABSOLUTE_TIMEOUT
-        idle = conf.HEADER_SESSIONS_IDLE_TIMEOUT
+        # Which Django lets a class that derives from this one say.
+        idle = self.get_session_cookie_age()
+        absolute = None if self.transport == COOKIE else conf.HEADER_SESSIONS_ABSOLUTE_TIMEOUT
         return Terms(idle * 1000, None if absolute is None else absolute * 1000)
 
     def _expiry(self) -> Expiry | None:
@@ -498,6 +754,12 @@ class SessionStore(SessionBase):
         if isinstance(value, int | float):
             return Expiry("idle", _ms(value))
         return Expiry("deadline", _ms_until(value))
+
+    def _has_deadline(self) -> bool:
+        """Whether the session is over at a moment that was set once. Only the store tells how far
+        off that is by now; any other age Django sets anew whenever it saves a cookie session."""
+        value = self._fields.get(EXPIRY)
+        return value is not None and not isinstance(value, int | float)
 
     def _is_over(self) -> bool:
         """Whether ``set_expiry`` asked for a lifetime that is over already."""
@@ -521,13 +783,15 @@ class SessionStore(SessionBase):
 
     def _run(self, steps: Steps[T]) -> T:
         try:
-            step = next(steps)
+            step, answer = next(steps), None
             while True:
                 try:
-                    if isinstance(step, Send):
+                    if isinstance(step, Verb):
+                        answer = getattr(self._store, step.name)(*step.args)
+                    elif isinstance(step, Send):
                         answer = step.signal.send_robust(step.sender, **step.kwargs)
                     else:
-                        answer = getattr(self._store, step.name)(*step.args)
+                        step.waiter.wait(step.seconds)
                 except SessionError as error:
                     step = steps.throw(self._learn(error))
                 else:
@@ -537,11 +801,13 @@ class SessionStore(SessionBase):
 
     async def _arun(self, steps: Steps[T]) -> T:
         try:
-            step = next(steps)
+            step, answer = next(steps), None
             while True:
                 try:
                     if isinstance(step, Send):
                         answer = await step.signal.asend_robust(step.sender, **step.kwargs)
+                    elif isinstance(step, Sleep):
+                        await step.waiter.await_(step.seconds)
                     elif self._sync:
                         answer = getattr(self._store, step.name)(*step.args)
                     else:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from django.contrib.sessions.serializers import JSONSerializer
 
-from .exceptions import SessionTooLarge, SessionUnreadable
+from .exceptions import SessionReadOnly, SessionTooLarge, SessionUnreadable
 
 TAG = b"\xff"
 """Begins a serialised value. No UTF-8 text does, so a bare ``str`` cannot be mistaken for one."""
@@ -35,11 +35,12 @@ class Serializer(Protocol):
 
 
 class Codec:
-    """Turns one value into the bytes a store keeps, and back.
+    """Turns the value of one field into the bytes a store keeps, and back.
 
     With Django's own JSON serializer a ``str`` is kept as itself and an integer of up to 64 bits
     as its digits, which keeps a session small and lets Redis count. Any other serializer may
-    encrypt, so everything goes through it.
+    encrypt, so everything goes through it; and as Django promises it the dictionary of a session's
+    data, it is given one, of this field.
     """
 
     __slots__ = ("_serializer", "bare")
@@ -48,7 +49,7 @@ class Codec:
         self._serializer = serializer()
         self.bare = serializer is JSONSerializer
 
-    def encode(self, value: Any) -> bytes:
+    def encode(self, name: str, value: Any) -> bytes:
         """``value`` as a store keeps it; whatever the serializer raises for what it cannot do."""
         if self.bare:
             kind = type(value)
@@ -62,27 +63,29 @@ class Codec:
                     return bytes(raw)
             elif isinstance(value, int) and kind is not bool and int(value) in INT64:
                 return b"%d" % value
-        return TAG + self._serializer.dumps(value)
+            return TAG + self._serializer.dumps(value)
+        return TAG + self._serializer.dumps({name: value})
 
-    def decode(self, raw: bytes) -> Any:
+    def decode(self, name: str, raw: bytes) -> Any:
         """The value that ``encode`` was given. Raises ``ValueError`` or what the serializer does
-        where ``raw`` was written by another serializer."""
+        where ``raw`` was written by another serializer, ``KeyError`` where for another field."""
         if raw[:1] == TAG:
-            return self._serializer.loads(raw[1:])
+            loaded = self._serializer.loads(raw[1:])
+            return loaded if self.bare else loaded[name]
         if not self.bare:
             raise ValueError("not written with this serializer")
         return int(raw) if is_counter(raw) else raw.decode()
 
-    def differs(self, value: Any, raw: bytes) -> bool:
+    def differs(self, name: str, value: Any, raw: bytes) -> bool:
         """Whether ``value``, decoded from ``raw`` a while ago, was changed in place since."""
         if isinstance(value, _IMMUTABLE):
             return False
-        now = self.encode(value)
+        now = self.encode(name, value)
         if now == raw or self.bare:
             return now != raw
         # A serializer that encrypts writes the same value differently each time. Both are decoded,
         # as what was assigned need not equal what is read of it: a tuple is read as a list.
-        return bool(self.decode(raw) != self.decode(now))
+        return bool(self.decode(name, raw) != self.decode(name, now))
 
 
 def is_counter(raw: bytes) -> bool:
@@ -144,7 +147,10 @@ class Fields(MutableMapping[str, Any]):
     session does not pay for the others.
     """
 
-    __slots__ = ("_assigned", "_codec", "_raw", "_values", "cleared", "session_id", "stored")
+    __slots__ = (
+        *("_assigned", "_codec", "_raw", "_values"),
+        *("cleared", "read_only", "session_id", "stored"),
+    )
 
     def __init__(
         self,
@@ -163,6 +169,8 @@ class Fields(MutableMapping[str, Any]):
         self._assigned: dict[str, bool] = {}  # True where assigned, False where deleted
         self.cleared = cleared
         self.session_id = session_id
+        self.read_only = False
+        """Whether to assign or delete a field raises ``SessionReadOnly``."""
 
     def __getitem__(self, name: object) -> Any:
         name = field_name(name)
@@ -176,7 +184,7 @@ class Fields(MutableMapping[str, Any]):
 
     def _decode(self, name: str) -> Any:
         try:
-            return self._codec.decode(self._raw[name])
+            return self._codec.decode(name, self._raw[name])
         except Exception as error:  # whatever a project's own serializer raises
             raise SessionUnreadable(
                 f"The field {name!r} of session {self.session_id} cannot be read with "
@@ -185,11 +193,13 @@ class Fields(MutableMapping[str, Any]):
             ) from error
 
     def __setitem__(self, name: object, value: Any) -> None:
+        self.check_writable()
         name = field_name(name)
         self._values[name] = value
         self._assigned[name] = True
 
     def __delitem__(self, name: object) -> None:
+        self.check_writable()
         name = field_name(name)
         if name not in self:
             raise KeyError(name)
@@ -214,6 +224,34 @@ class Fields(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"<fields {', '.join(self)}>"
 
+    def check_writable(self) -> None:
+        if self.read_only:
+            raise SessionReadOnly("The session is only to be read here: nothing would be stored.")
+
+    def rebased(self, raw: dict[str, bytes]) -> Fields:
+        """These fields as the store has them by now, with what was changed here still to be sent.
+        What was only read is read anew."""
+        changes = self.changes()
+        fields = Fields(
+            self._codec,
+            {} if self.cleared else raw,
+            cleared=self.cleared,
+            stored=raw,
+            session_id=self.session_id,
+        )
+        for name in (*changes.set, *changes.delete):
+            fields._assigned[name] = name in changes.set
+            if name in changes.set:
+                fields._values[name] = self[name]
+        return fields
+
+    def merged(self, stored: dict[str, bytes]) -> None:
+        """The store has set these fields, beside what is changed here."""
+        self._raw = self.stored = self._raw | stored
+        for name in stored:
+            if name not in self._assigned:
+                self._values.pop(name, None)
+
     def touched(self, name: str) -> bool:
         """Whether ``name`` was assigned, deleted or cleared away since the last commit."""
         return self.cleared or name in self._assigned
@@ -228,7 +266,7 @@ class Fields(MutableMapping[str, Any]):
         if not names.keys().isdisjoint(AUTH_FIELDS):
             names.update(dict.fromkeys(AUTH_FIELDS))
         for name, value in self._values.items():
-            if name not in names and self._codec.differs(value, self._raw[name]):
+            if name not in names and self._codec.differs(name, value, self._raw[name]):
                 names[name] = None
         there = [name for name in names if name in self]
         return Changes(
@@ -239,7 +277,7 @@ class Fields(MutableMapping[str, Any]):
 
     def _encode(self, name: str) -> bytes:
         if name in self._values:
-            return self._codec.encode(self._values[name])
+            return self._codec.encode(name, self._values[name])
         return self._raw[name]
 
     def encoded(self) -> dict[str, bytes]:

@@ -49,6 +49,24 @@ class SessionKey(str):
         return f"<session key {self.id}…>"
 
 
+class Hidden(str):
+    """Text that may hold a session key, and whose ``repr`` shows nothing of it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+class HiddenBytes(bytes):
+    """The same as bytes: how a header lies in an ASGI scope."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
 def make(session_id: str = "") -> SessionKey:
     """Draw a new key; with ``session_id``, a new secret for that session."""
     wanted = KEY_LENGTH - len(session_id)

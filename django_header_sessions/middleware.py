@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.contrib.sessions.backends.base import UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.cache.backends.locmem import LocMemCache
@@ -17,21 +19,29 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
+from django.utils.http import http_date
+from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
 from . import problems
 from .conf import conf
 from .exceptions import (
+    ContextNameInvalid,
+    ContextUnknown,
+    LeaseExpired,
+    SessionBusy,
     SessionEnded,
     SessionError,
     SessionInsecure,
     SessionSuperseded,
     SessionTooLarge,
     SessionUnavailable,
+    TooManyContexts,
 )
 from .origin import Origin, origin_of
+from .policies import MARK, foreseen, policy_of
 from .problems import Problem
-from .reporting import mask_key
+from .reporting import AnnouncingHeaders, mask_key
 from .resolvers import (
     COOKIE,
     EXPIRES_IN_HEADER,
@@ -39,6 +49,7 @@ from .resolvers import (
     Claim,
     Transport,
     announcement,
+    context_of,
     resolve,
 )
 
@@ -49,10 +60,18 @@ PROBLEMS: dict[type[SessionError], Problem] = {
     SessionSuperseded: problems.SUPERSEDED,
     SessionTooLarge: problems.TOO_LARGE,
     SessionInsecure: problems.INSECURE,
+    SessionBusy: problems.BUSY,
+    LeaseExpired: problems.LEASE_EXPIRED,
+    ContextUnknown: problems.UNKNOWN_CONTEXT,
+    ContextNameInvalid: problems.MALFORMED_CONTEXT,
+    TooManyContexts: problems.TOO_MANY_CONTEXTS,
     SessionUnavailable: problems.UNAVAILABLE,
 }
 ANSWERED = tuple(PROBLEMS)
 """What a client is told; the rest are faults of the project, and Django's to report."""
+
+TOLD_ON_COOKIES = tuple(kind for kind in ANSWERED if not issubclass(kind, UpdateError))
+"""What a browser is told: that its session is gone is Django's business there."""
 
 
 class HeaderSessionMiddleware(SessionMiddleware):
@@ -62,6 +81,12 @@ class HeaderSessionMiddleware(SessionMiddleware):
     """
 
     _looked = False
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        super().__init__(get_response)
+        if self.async_mode:
+            # Django would call the sync one in a thread, for each request.
+            self.process_view = self.aprocess_view  # type: ignore[assignment,method-assign]
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self.async_mode:
@@ -74,30 +99,40 @@ class HeaderSessionMiddleware(SessionMiddleware):
         refusal = refuse_unopened(request, claim)
         if refusal is not None:
             return refusal
-        session = request.session = self._session(request, claim)
+        session = self._session(request, claim)
         try:
-            opened = session.open()
+            opened = session.open(foreseen(request, claim.transport) if claim.key else None)
         except SessionError as error:
-            return answer_fault(request, claim.transport, error, executed=False)
+            error.executed = False
+            return answer_fault(request, claim.transport, error)
         refusal = refuse_unknown(request, claim, opened)
         if refusal is not None:
             return refusal
+        # Not before: whoever stands outside and looks at the session of a request that was refused
+        # would have it opened once more, and replace the refusal by an error.
+        request.session = session
 
         response = cast("HttpResponseBase", self.get_response(request))
 
-        session = cast("Any", request.session)  # ours, or what a view put in its place
+        # Which a view may have replaced, or removed.
+        opened, session = session, cast("Any", getattr(request, "session", None))
         if transport_of(session) == COOKIE:
-            return self._close_cookie(request, response)
-        fault = session.fault
-        if fault is None and must_commit(session, response):
+            response = self._close_cookie(request, claim, response)
+        else:
+            fault, commit = session.fault, must_commit(session, response)
             try:
-                session.save()
+                session.finish(commit=commit, unlock=not response.streaming)
             except ANSWERED as error:
                 fault = error
             except Exception as error:
                 # Answered here, as Django would, so that a key that was rotated is announced.
                 response = replaced(response, response_for_exception(request, error))
-        return close(request, claim, session, response, fault)
+            response = close(request, claim, session, response, fault)
+        if opened.locked and response.streaming:
+            unlock_after(response, opened)
+        elif opened.locked:
+            opened.unlock()
+        return response
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         mask_key(request)
@@ -105,43 +140,78 @@ class HeaderSessionMiddleware(SessionMiddleware):
         refusal = refuse_unopened(request, claim)
         if refusal is not None:
             return refusal
-        session = request.session = self._session(request, claim)
+        session = self._session(request, claim)
         try:
-            opened = await session.aopen()
+            opened = await session.aopen(foreseen(request, claim.transport) if claim.key else None)
         except SessionError as error:
-            return answer_fault(request, claim.transport, error, executed=False)
+            error.executed = False
+            return answer_fault(request, claim.transport, error)
         refusal = refuse_unknown(request, claim, opened)
         if refusal is not None:
             return refusal
+        request.session = session
 
-        response = await cast("Awaitable[HttpResponseBase]", self.get_response(request))
+        try:
+            response = await cast("Awaitable[HttpResponseBase]", self.get_response(request))
+        except asyncio.CancelledError:
+            # The client has gone. Whoever waits for its session need not wait any longer.
+            await session.aunlock()
+            raise
 
-        session = cast("Any", request.session)
+        opened, session = session, cast("Any", getattr(request, "session", None))
         if transport_of(session) == COOKIE:
-            return await sync_to_async(self._close_cookie)(request, response)
-        fault = session.fault
-        if fault is None and must_commit(session, response):
+            response = await sync_to_async(self._close_cookie)(request, claim, response)
+        else:
+            fault, commit = session.fault, must_commit(session, response)
             try:
-                await session.asave()
+                await session.afinish(commit=commit, unlock=not response.streaming)
             except ANSWERED as error:
                 fault = error
             except Exception as error:
                 reported = await sync_to_async(response_for_exception)(request, error)
                 response = replaced(response, reported)
-        return close(request, claim, session, response, fault)
+            response = close(request, claim, session, response, fault)
+        if opened.locked and response.streaming:
+            unlock_after(response, opened)
+        elif opened.locked:
+            await opened.aunlock()
+        return response
+
+    def process_view(
+        self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
+    ) -> HttpResponseBase | None:
+        """Have the session ready for a view that says nothing of how it uses it."""
+        session = request.session
+        policy = None if hasattr(view, MARK) else policy_of(view, transport_of(session))
+        if policy is not None:
+            try:
+                policy.begin(request)
+            except ANSWERED as error:
+                return refuse_view(request, error)
+        return None
+
+    async def aprocess_view(
+        self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
+    ) -> HttpResponseBase | None:
+        session = request.session
+        policy = None if hasattr(view, MARK) else policy_of(view, transport_of(session))
+        if policy is not None:
+            try:
+                await policy.abegin(request)
+            except ANSWERED as error:
+                return refuse_view(request, error)
+        return None
 
     def process_exception(
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponseBase | None:
         """Answer what a view let pass, so that it is not logged as a fault of the view's."""
-        session = request.session
-        if isinstance(exception, SessionUnavailable | SessionTooLarge | SessionInsecure):
+        session = cast("Any", getattr(request, "session", None))
+        if isinstance(exception, TOLD_ON_COOKIES):
             # The view did not get to its end, so that nothing it did before is kept either.
-            session.fault = exception  # type: ignore[attr-defined]
+            session.fault = exception
         if exception is getattr(session, "fault", None):
-            return answer_fault(
-                request, transport_of(session), cast("SessionError", exception), executed=True
-            )
+            return answer_fault(request, transport_of(session), cast("SessionError", exception))
         if isinstance(exception, UpdateError) and transport_of(session) == COOKIE:
             # As where Django finds out when it saves: 400, and no fault of the view's.
             return response_for_exception(request, SessionInterrupted(str(exception)))
@@ -161,24 +231,39 @@ class HeaderSessionMiddleware(SessionMiddleware):
             transport=claim.transport,
             origin=lambda: recorded_origin(request),
             refusal=refusal,
+            context_name=context_of(request),
         )
 
-    def _close_cookie(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """What Django does; and where the store is down, 503 without touching the cookie."""
-        session = request.session
+    def _close_cookie(
+        self, request: HttpRequest, claim: Claim, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """What Django does; and where the store is down, 503 with the cookie that will open it."""
+        session = cast("Any", getattr(request, "session", None))
         fault = getattr(session, "fault", None)
+        ours = isinstance(session, cast("type", self.SessionStore))
         if fault is None:
             try:
+                if ours and response.status_code < 500:
+                    session.save_contexts()
+                if ours:
+                    session.last_commit = not response.streaming
                 response = self.process_response(request, cast("HttpResponse", response))
-            except (SessionUnavailable, SessionTooLarge) as error:
+            except TOLD_ON_COOKIES as error:
                 fault = error
+        if ours and not response.streaming:
+            session.unlock()
         if fault is not None:
-            return replaced(response, answer_fault(request, COOKIE, fault, executed=True))
+            response = replaced(response, answer_fault(request, COOKIE, fault))
+        if (ours and response.status_code >= 500) or fault is not None:
+            # Django leaves the cookie as it is then, which leads nowhere after a rotation.
+            set_cookie_anew(response, claim, session)
+        if fault is not None:
+            return response
         if getattr(session, "accessed", False):
             # The same request with a session header would have had another session.
             patch_vary_headers(response, (conf.HEADER_SESSIONS_HEADER,))
-        if isinstance(session, SessionBase):
-            session.sealed = True  # type: ignore[attr-defined]
+        if ours:
+            session.sealed = True
         return response
 
 
@@ -232,8 +317,43 @@ def refuse_unknown(request: HttpRequest, claim: Claim, opened: bool) -> HttpResp
 
 
 def must_commit(session: Any, response: HttpResponseBase) -> bool:
-    """Whether there is something to store. A view that failed stores nothing, as in Django."""
-    return session.modified and not session.is_empty() and response.status_code < 500
+    """Whether what was changed is to be stored. A view that failed stores nothing, as in Django."""
+    return session.fault is None and response.status_code < 500
+
+
+def set_cookie_anew(response: HttpResponseBase, claim: Claim, session: Any) -> None:
+    """Have the browser send the key that the store expects by now, if it is another than it sent.
+
+    Flags and age are those that Django's own middleware gives its cookie.
+    """
+    key = session.session_key
+    sent = claim.key if claim.transport == COOKIE else None
+    if key is None or key == sent or session.deleted:
+        return
+    age = None if session.get_expire_at_browser_close() else session.get_expiry_age()
+    response.set_cookie(
+        settings.SESSION_COOKIE_NAME,
+        str(key),
+        max_age=age,
+        expires=None if age is None else http_date(time.time() + age),
+        domain=settings.SESSION_COOKIE_DOMAIN,
+        path=settings.SESSION_COOKIE_PATH,
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=settings.SESSION_COOKIE_HTTPONLY,
+        samesite=settings.SESSION_COOKIE_SAMESITE,
+    )
+
+
+def refuse_view(request: HttpRequest, error: SessionError) -> HttpResponse:
+    """The answer in place of a view's that did not run, as its session could not be had."""
+    session = cast("Any", request.session)
+    session.fault = error
+    return answer_fault(request, transport_of(session), error)
+
+
+def unlock_after(response: HttpResponseBase, session: Any) -> None:
+    """Keep the session locked until the body was streamed, or its client has gone."""
+    response._resource_closers.append(session.unlock)  # type: ignore[attr-defined]
 
 
 def close(
@@ -245,11 +365,11 @@ def close(
 ) -> HttpResponseBase:
     """The answer to a request whose session is a header session, with all it says of it."""
     if fault is not None:
-        response = replaced(response, answer_fault(request, HEADER, fault, executed=True))
+        response = replaced(response, answer_fault(request, HEADER, fault))
     sent = claim.key if claim.transport == HEADER else None
     announced = announcement(sent, None if session.deleted else session.session_key)
     if announced is not None:
-        # A plain str: wsgiref, which runserver is made of, takes nothing else for a header.
+        response.headers = AnnouncingHeaders(response.headers)
         response.headers[conf.HEADER_SESSIONS_HEADER] = str(announced)
         # A key in a shared cache would be handed to the next client, in spite of Vary: all who
         # have no key yet share one variant.
@@ -267,11 +387,14 @@ def close(
     return response
 
 
-def answer_fault(
-    request: HttpRequest, transport: Transport, fault: SessionError, *, executed: bool
-) -> HttpResponse:
-    problem = PROBLEMS[type(fault)]
-    return problems.respond(request, problem, executed=executed, html=transport == COOKIE)
+def answer_fault(request: HttpRequest, transport: Transport, fault: SessionError) -> HttpResponse:
+    problem = next(PROBLEMS[kind] for kind in type(fault).__mro__ if kind in PROBLEMS)
+    response = problems.respond(request, problem, executed=fault.executed, html=transport == COOKIE)
+    if response.status_code >= 500:
+        # As Django would, which does not know the cause.
+        reason = response.reason_phrase
+        log_response("%s: %s (%s)", reason, request.path, fault, response=response, request=request)
+    return response
 
 
 def replaced(response: HttpResponseBase, by: HttpResponse) -> HttpResponse:

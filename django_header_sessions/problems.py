@@ -56,6 +56,36 @@ TOO_LARGE: Final = Problem(
     "The session would become too large.",
     "The changes of this request were not kept; the session is as it was.",
 )
+BUSY: Final = Problem(
+    "busy",
+    409,
+    "The session is in use.",
+    "Another request has had it for longer than this one could wait. Try again.",
+)
+LEASE_EXPIRED: Final = Problem(
+    "lease-expired",
+    409,
+    "The request had the session for too long.",
+    "The changes of this request were not kept: others may have changed the session meanwhile.",
+)
+UNKNOWN_CONTEXT: Final = Problem(
+    "unknown-context",
+    404,
+    "The session has no such context.",
+    "The context has expired, was ended, or was never made in this session. Make a new one.",
+)
+MALFORMED_CONTEXT: Final = Problem(
+    "malformed-context",
+    400,
+    "The name of the context is missing or malformed.",
+    "Name a context by 1 to 64 visible ASCII characters.",
+)
+TOO_MANY_CONTEXTS: Final = Problem(
+    "too-many-contexts",
+    409,
+    "The session has too many contexts.",
+    "End some of them, or let them expire, before making another one.",
+)
 UNAVAILABLE: Final = Problem(
     "unavailable",
     503,
@@ -106,6 +136,6 @@ def respond(
         patch_vary_headers(response, ("Accept", "Cookie"))
     if status == 401:
         response["WWW-Authenticate"] = "Session"
-    if problem is UNAVAILABLE:
+    if problem in (UNAVAILABLE, BUSY):
         response["Retry-After"] = str(conf.HEADER_SESSIONS_RETRY_AFTER)
     return response

@@ -154,7 +154,7 @@ class Field:
         """What the field holds. Raises ``SessionUnreadable`` where that cannot be told."""
         codec = Codec(import_string(settings.SESSION_SERIALIZER))
         try:
-            return codec.decode(self._raw)
+            return codec.decode(self.name, self._raw)
         except Exception as error:  # whatever a project's own serializer raises
             raise SessionUnreadable(f"The field {self.name!r} cannot be read.") from error
 

@@ -46,6 +46,12 @@ def resolve(request: HttpRequest) -> Claim:
     return Claim(HEADER)
 
 
+def context_of(request: HttpRequest) -> str | None:
+    """The name of the context that ``request`` asks for; None where it does not, or none may."""
+    header = conf.HEADER_SESSIONS_CONTEXT_HEADER
+    return None if header is None else request.META.get(meta_name(header))
+
+
 def meta_name(header: str) -> str:
     """The name of ``header`` in ``request.META``."""
     return "HTTP_" + header.upper().replace("-", "_")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib.auth import aget_user, alogin, alogout, get_user, login, logout
@@ -18,6 +18,7 @@ from django.test import AsyncClient, Client
 
 from . import keys
 from .conf import conf
+from .engine import SessionStore
 from .problems import CONTENT_TYPE, URN
 from .resolvers import HEADER, NEW, meta_name
 
@@ -38,7 +39,7 @@ class HeldKey:
     """What the next request is sent with; None: it is sent ``new``."""
 
     @property
-    def session(self) -> Any:
+    def session(self) -> SessionStore:
         """The session as stored, made first where there is none. ``save()`` what you change."""
         session = self._open()
         if self.session_key is None:
@@ -46,7 +47,7 @@ class HeldKey:
             self.session_key = session.session_key
         return session
 
-    async def asession(self) -> Any:
+    async def asession(self) -> SessionStore:
         session = self._open()
         if self.session_key is None:
             await session.acreate()
@@ -94,9 +95,10 @@ class HeldKey:
     def _sends(self) -> str:
         return self.session_key or NEW
 
-    def _open(self) -> Any:
+    def _open(self) -> SessionStore:
+        # The project's engine, which may be a subclass of ours.
         engine = import_module(settings.SESSION_ENGINE)
-        return engine.SessionStore(self.session_key, transport=HEADER)
+        return cast("SessionStore", engine.SessionStore(self.session_key, transport=HEADER))
 
     def _request(self) -> Any:
         request = HttpRequest()
@@ -124,9 +126,11 @@ class AsyncHeaderSessionClient(HeldKey, AsyncClient):
     async def request(self, **request: Any) -> Any:
         name = conf.HEADER_SESSIONS_HEADER.lower().encode()
         headers = request.setdefault("headers", [])
-        if all(each != name for each, _ in headers):
-            headers.append((name, self._sends().encode()))
-        sent = dict(headers)[name].decode()
+        # Before 5.2.13 Django wrote them with underscores here.
+        given = [sent for each, sent in headers if each.replace(b"_", b"-") == name]
+        if not given:
+            given = [self._sends().encode()]
+            headers.append((name, given[0]))
         response = await super().request(**request)
-        self._learn(sent, response)
+        self._learn(given[0].decode(), response)
         return response

@@ -113,6 +113,13 @@ class Client:
             raise Failed(f"{method} {path}: {error!r}") from error
         return Answer(response.status_code, response.headers, body_of(response))
 
+    def at_once(self, method: str, path: str, bodies: Sequence[object]) -> None:
+        """As many exchanges as there are bodies, all at the same time and none of them shown."""
+        before, self.quiet = self.quiet, True
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(lambda body: self.call(method, path, body), bodies))
+        self.quiet = before
+
     def close(self) -> None:
         self.http.close()
 
@@ -268,6 +275,8 @@ def play_at(url: str) -> None:
     headline(f"A counter raised by {THREADS} threads at once, {CALLS_EACH} times each")
     expect_exact_count(client)
 
+    share_a_session(client)
+
     headline("Signing in gives the session a new key; id and data stay")
     answer = client.call("GET", "/api/whoami/")
     challenge = answer.headers.get("WWW-Authenticate")
@@ -320,6 +329,40 @@ def play_at(url: str) -> None:
     opened = len(client.connections)
     print(f"\n  {client.calls} calls by this client, {opened} connections opened")
     expect(f"no more than calls at once: {THREADS}", opened <= THREADS)
+
+
+def share_a_session(client: Client) -> None:
+    """The ways in which calls that run at the same time can share one session."""
+    headline("Calls at once, merged: each sends the fields that it changed")
+    parts = {f"part {at}": at for at in range(THREADS)}
+    client.at_once("PATCH", "/api/state/", [{name: at} for name, at in parts.items()])
+    state = client.call("GET", "/api/state/").get("state")
+    expect(f"of {THREADS} calls at once none was lost", parts.items() <= state.items())
+
+    headline("Calls at once, serialised: each reads, thinks and writes, one after the other")
+    print(f'\n  ⇉ {THREADS} times POST /api/tools/basket/add/ {{"item": "screws", "count": 10}}')
+    screws = {"item": "screws", "count": 10}
+    client.at_once("POST", "/api/tools/basket/add/", [screws] * THREADS)
+    answer = client.call("POST", "/api/tools/basket/add/", {"item": "hinges"})
+    expect("nothing was lost", answer.get("basket") == {"screws": 10 * THREADS, "hinges": 1})
+
+    headline("A view that only reads waits for nobody, and can change nothing")
+    answer = client.call("GET", "/api/tools/basket/")
+    expect("the basket is there", answer.get("items") == 10 * THREADS + 1)
+
+    headline("Calls at once, isolated: each works in a context of its own, by a handle")
+    drafts = [client.call("POST", "/api/tools/drafts/").get("draft") for _ in range(2)]
+    for draft, item in zip(drafts, ("oak", "pine"), strict=True):
+        answer = client.call("POST", f"/api/tools/drafts/{draft}/", {"item": item, "count": 4})
+        expect("it sees its own lines alone", answer.get("lines") == {item: 4})
+    answer = client.call("POST", f"/api/tools/drafts/{drafts[0]}/accept/")
+    expect("one is accepted", answer.get("accepted") == {"oak": 4})
+    state = client.call("GET", "/api/state/").get("state")
+    expect("and is the session's now", state.get("oak") == 4 and "pine" not in state)
+    answer = client.call("GET", f"/api/tools/drafts/{drafts[0]}/")
+    expect_problem("its handle opens nothing any more", answer, 404, "no-draft")
+    answer = client.call("DELETE", f"/api/tools/drafts/{drafts[1]}/")
+    expect("the other is thrown away", answer.status == 204)
 
 
 def expect_exact_count(client: Client) -> None:

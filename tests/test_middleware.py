@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable
+from inspect import isawaitable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookies
 from django.contrib.sessions.middleware import SessionMiddleware
@@ -194,6 +195,57 @@ def test_a_5xx_on_a_cookie_path_stores_nothing_and_sets_no_cookie() -> None:
 # What else may stand in ``request.session``.
 
 
+class Outside:
+    """A middleware outside of the session's that looks into the session, as debug toolbars do."""
+
+    sync_capable = async_capable = True
+
+    def __init__(self, get_response: Any) -> None:
+        self.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Any:
+        response = self.get_response(request)
+        return self.awaited(request, response) if isawaitable(response) else look(request, response)
+
+    async def awaited(self, request: HttpRequest, response: Awaitable[HttpResponse]) -> Any:
+        return look(request, await response)
+
+
+def look(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    response["Seen"] = json.dumps(dict(getattr(request, "session", {})))
+    return response
+
+
+@pytest.fixture
+def looked_into(settings: Any) -> None:
+    settings.MIDDLEWARE = [f"{__name__}.Outside", *settings.MIDDLEWARE]
+
+
+@pytest.mark.usefixtures("looked_into")
+@pytest.mark.parametrize("view", ["/sync/", "/async/"])
+async def test_who_looks_from_outside_sees_the_session_or_leaves_the_refusal_as_it_is(
+    view: str,
+) -> None:
+    client = AsyncClient()
+    old = str((await client.get(asking(["set", "n", 1], view=view))).headers[KEY])
+    rotated = await client.get(asking(["cycle_key"], view=view), headers={KEY: old})
+    assert rotated.headers["Seen"] == '{"n": 1}'
+    for key, status in ((old, 409), ("a" * 40, 401), ("a", 400)):
+        refused = await client.get(asking(view=view), headers={KEY: key})
+        assert (refused.status_code, refused.headers["Seen"]) == (status, "{}")
+
+
+@pytest.mark.usefixtures("looked_into")
+def test_who_looks_from_outside_leaves_the_refusal_as_it_is_under_wsgi_too() -> None:
+    client = Client()
+    old = client.get(asking(["set", "n", 1])).headers[KEY]
+    client.get(asking(["cycle_key"]), headers={KEY: old})
+    refused = client.get(asking(), headers={KEY: old})
+    assert (refused.status_code, refused.headers["Seen"]) == (409, "{}")
+
+
 def test_a_session_of_another_engine_that_a_view_puts_in_place_is_djangos_business() -> None:
     def view(request: HttpRequest) -> HttpResponse:
         request.session = SignedCookies()
@@ -212,9 +264,10 @@ def test_a_field_that_the_serializer_cannot_read_is_the_projects_fault_and_said_
     client = Client(raise_request_exception=False)
     key = client.get(asking(["set_expiry", 60], ["set", "n", 1])).headers[KEY]
     settings.SESSION_SERIALIZER = f"{__name__}.OtherSerializer"
-    for action in (["get", "n"], ["set", "m", 1]):
-        caplog.clear()
-        answer = client.get(asking(action), headers={KEY: key})
-        assert answer.status_code == 500
-        assert "cannot be read with SESSION_SERIALIZER" in caplog.text
-    assert client.get(asking(), headers={KEY: key}).status_code == 200
+    answer = client.get(asking(["get", "n"]), headers={KEY: key})
+    assert answer.status_code == 500
+    assert "cannot be read with SESSION_SERIALIZER" in caplog.text
+    # Who does not ask for it is not in its way.
+    others: list[list[Any]] = [["set", "m", 1], ["get", "m"]]
+    for actions in ([], others):
+        assert client.get(asking(*actions), headers={KEY: key}).status_code == 200

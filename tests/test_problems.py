@@ -19,7 +19,13 @@ TABLE = [
     (problems.TOO_LARGE, "too-large", 413),
     (problems.UNAVAILABLE, "unavailable", 503),
     (problems.INSECURE, "insecure", 403),
+    (problems.BUSY, "busy", 409),
+    (problems.LEASE_EXPIRED, "lease-expired", 409),
+    (problems.UNKNOWN_CONTEXT, "unknown-context", 404),
+    (problems.MALFORMED_CONTEXT, "malformed-context", 400),
+    (problems.TOO_MANY_CONTEXTS, "too-many-contexts", 409),
 ]
+PASSING = (problems.UNAVAILABLE, problems.BUSY)
 each_problem = pytest.mark.parametrize(("problem", "name", "status"), TABLE)
 
 
@@ -41,7 +47,7 @@ def test_a_problem_is_a_document_of_its_type_that_says_whether_the_view_ran(
     assert answer["Cache-Control"] == "no-store"
     assert answer["Vary"] == "X-Session-Key"
     assert answer.get("WWW-Authenticate") == ("Session" if status == 401 else None)
-    assert answer.has_header("Retry-After") is (status == 503)
+    assert answer.has_header("Retry-After") is (problem in PASSING)
 
 
 @each_problem
@@ -57,7 +63,7 @@ def test_a_browser_gets_a_plain_page_where_one_is_offered(
     assert problem.detail.replace('"', "&quot;") in text
     assert page["Cache-Control"] == "no-store"
     assert page["Vary"] == "X-Session-Key, Accept, Cookie"
-    assert page.has_header("Retry-After") is (status == 503)
+    assert page.has_header("Retry-After") is (problem in PASSING)
 
     program = RequestFactory(headers={"Accept": "application/json"}).get("/admin/")
     document = respond(program, problem, executed=False, html=True)

@@ -1,14 +1,19 @@
-"""The README says what is so: its settings are the settings, its snippets run."""
+"""The README says what is so: its settings are the settings, its snippets run.
+
+What holds for every page of the documentation is in ``test_docs``.
+"""
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shlex
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +28,12 @@ from django_header_sessions.middleware import PROBLEMS
 from django_header_sessions.problems import MALFORMED, UNKNOWN
 
 from .clients.example import Example
-from .documents import Terminal, chapter, read, snippets, steps
+from .pages import Page
 from .processes import ROOT, Process, free_port
+from .readme import README, snippets, wire
+from .transcripts import Terminal, steps
 
-README = read("README.md")
+PAGE = Page.named("README.md")
 
 
 def table_of(heading: str) -> list[list[str]]:
@@ -50,20 +57,55 @@ def test_the_settings_are_the_settings(settings: Any) -> None:
     assert told == {name: getattr(conf, name) for name in names}
 
 
+def answers() -> list[list[str]]:
+    """The rows of the table of answers, which has three columns; that of headers has two."""
+    return [row for row in table_of("### What a client is told") if len(row) == 3]
+
+
 def test_the_answers_are_the_answers() -> None:
-    told = {row[2].strip("`"): int(row[1][:3]) for row in table_of("### What a client is told")[:7]}
+    told = {row[2].strip("`"): int(row[1][:3]) for row in answers()}
     problems = [MALFORMED, UNKNOWN, *PROBLEMS.values()]
     assert told == {problem.name: problem.status for problem in problems}
 
 
 def test_the_view_runs() -> None:
     view: dict[str, Any] = {}
-    exec(snippets(README, "python")[0], view)
+    exec(snippets("python")[0], view)
     request = RequestFactory().get("/", {"q": "lamps"})
     request.session = engine.SessionStore(transport="header")
     assert view["search"](request).content == b'{"visits": 1}'
     assert view["search"](request).content == b'{"visits": 2}'
     assert request.session["query"] == "lamps"
+
+
+def test_the_views_that_share_a_session_run() -> None:
+    views: dict[str, Any] = {}
+    exec(snippets("python")[0] + next(s for s in snippets("python") if "def buy" in s), views)
+
+    def ask(name: str, **query: str) -> Any:
+        request = RequestFactory().get("/", query)
+        request.session = session
+        answer = json.loads(views[name](request).content)
+        session.read_only = False
+        session.finish(commit=True)
+        return answer
+
+    session = engine.SessionStore(transport="header")
+    session.create()
+    assert ask("buy", item="lamp") == {"basket": ["lamp"]}
+    assert ask("buy", item="vase") == ask("basket") == {"basket": ["lamp", "vase"]}
+    assert ask("draft", draft="one", line="a lamp") == {"lines": ["a lamp"]}
+    assert ask("draft", draft="one", line="a vase") == {"lines": ["a lamp", "a vase"]}
+    assert ask("draft", draft="two", line="a rug") == {"lines": ["a rug"]}
+
+
+def test_the_typed_view_runs() -> None:
+    (snippet,) = [each for each in snippets("python") if "import HttpRequest" in each]
+    view: dict[str, Any] = {}
+    exec(snippet, view)
+    request = RequestFactory().get("/")
+    request.session = engine.SessionStore(transport="header")
+    assert view["visit"](request).content == b"visit 1"
 
 
 class Project:
@@ -73,15 +115,7 @@ class Project:
         self.folder = folder
         start = [sys.executable, "-m", "django", "startproject", "site1", str(folder)]
         subprocess.run(start, check=True)
-        path = folder / "site1" / "settings.py"
-        settings = path.read_text().replace("'", '"')
-        diff = snippets(README, "diff")[0].splitlines()
-        removed = next(line[1:].strip() for line in diff if line.startswith("-"))
-        assert removed in settings
-        added = [line[1:] for line in diff if line.startswith("+")]
-        settings = settings.replace("INSTALLED_APPS = [", f"INSTALLED_APPS = [\n{added[0]}")
-        settings = settings.replace(f"    {removed}", added[1])
-        path.write_text("\n".join([settings, *added[2:]]))
+        wire(folder / "site1" / "settings.py")
 
     @property
     def env(self) -> dict[str, str]:
@@ -115,14 +149,14 @@ def test_a_fresh_project_wired_by_the_diff_passes_its_checks(tmp_path: Path) -> 
 
 
 def test_the_chapter_on_drf_does_what_it_says_and_needs_nothing_else(tmp_path: Path) -> None:
-    told = chapter(README, "## Django REST framework")
+    told = PAGE.chapter("## Django REST framework")
     project = Project(tmp_path)
-    settings, urls = snippets(told, "python")
+    settings, urls = told.snippets("python")
     project.append("settings.py", settings)
     project.append("urls.py", urls)
     assert "no issues" in project.manage("check", "--fail-level", "DEBUG")
 
-    install, prepare, sign_in, use = map(steps, snippets(told, "console"))
+    install, prepare, sign_in, use = map(steps, told.snippets("console"))
     assert [step.command for step in install] == [
         'pip install "django-header-sessions[rest-framework]"'
     ]
@@ -161,13 +195,13 @@ def example(tmp_path: Path) -> Iterator[Example]:
 
 def test_the_transcript_is_what_the_example_answers(example: Example) -> None:
     terminal = Terminal(example.port)
-    told = chapter(README, "## A session, seen from outside")
-    for step in [step for console in snippets(told, "console") for step in steps(console)]:
+    told = PAGE.chapter("## A session, seen from outside")
+    for step in [step for console in told.snippets("console") for step in steps(console)]:
         terminal.run(step)
 
 
 def test_the_client_does_what_it_says(example: Example) -> None:
-    (told,) = snippets(chapter(README, "## The client"), "python")
+    (told,) = PAGE.chapter("## The client").snippets("python")
     url = f"http://127.0.0.1:{example.port}"
     assert "https://tools.example.com" in told
     names: dict[str, Any] = {}
@@ -198,7 +232,7 @@ MEASURED = [
     Measured(row[1], 20 if row[2] == "20 ms" else 0, row[3], *map(float, row[4:9]))
     for row in (
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in read("benchmarks/client/results.md").splitlines()
+        for line in (ROOT / "benchmarks/client/results.md").read_text("utf-8").splitlines()
         if line.startswith(("| httpx", "| aiohttp"))
     )
 ]
@@ -243,6 +277,17 @@ class Runserver(Process):
         return True
 
 
-@pytest.mark.parametrize("name", re.findall(r"\]\(([^)#:]+)\)", README))
-def test_links_lead_somewhere(name: str) -> None:
-    assert (ROOT / name).exists()
+def test_what_is_supported_is_what_is_declared_and_run() -> None:
+    support = README.split("\n## Support\n", 1)[1]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    classifiers = "\n".join(project["classifiers"])
+    pythons = re.findall(r"Python :: (3\.\d+)$", classifiers, re.MULTILINE)
+    djangos = re.findall(r"Django :: (\d\.\d)$", classifiers, re.MULTILINE)
+    assert f"Python {pythons[0]} to {pythons[-1]}," in support
+    assert f"Django {djangos[0]} LTS, {', '.join(djangos[1:-1])} and {djangos[-1]}," in support
+    bounds = dict(
+        each.split(">=") for some in project["optional-dependencies"].values() for each in some
+    )
+    assert f"DRF {bounds['djangorestframework']} or later" in support
+    assert f"redis-py {bounds['redis']} or later" in support
+    assert f"django-redis {bounds['django-redis'].split('.')[0]} " in support

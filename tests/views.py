@@ -6,8 +6,10 @@ each as ``{"did": [null, 1]}``. An action is a method of ``Actions``.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from inspect import isawaitable
@@ -84,11 +86,20 @@ class Actions:
         kept = {"mine": session_key, "all of it": [session_key], "session": session}
         raise RuntimeError(f"The view failed, and it held {kept!r} and {session_key!r}.")
 
+    def fail_with_request(self) -> None:
+        """Fail with all that the request brought in variables, as it is and copied."""
+        request = self.request
+        environ, headers, cookies = request.META, request.headers, request.COOKIES
+        copied = dict(environ) | dict(headers) | dict(cookies)
+        values = list(copied.values())
+        scope = getattr(request, "scope", None)
+        raise RuntimeError(f"The view failed, and it held {[copied, values, headers, scope]!r}.")
+
     def break_codec(self) -> None:
         """Put something into the session that no JSON can hold."""
         self.request.session["broken"] = object()
 
-    def meet(self, name: str) -> None:
+    def meet(self, name: str) -> Any:
         """Wait until another request has come to the meeting of this name."""
         with _meetings_lock:
             meeting = _meetings[name]
@@ -145,10 +156,40 @@ class Actions:
     def replace(self, transport: Any) -> None:
         self.request.session = SessionStore(transport=transport)
 
+    def remove_session(self) -> None:
+        del self.request.session
+
     def token(self) -> str:
         return get_token(self.request)
 
+    def locked(self) -> bool:
+        locked: bool = self.session.locked
+        return locked
+
     # Each of these has a twin in ``AsyncActions``.
+
+    def context(self, name: str | None = None) -> Any:
+        """What a context holds."""
+        return dict(self.session.context(name))
+
+    def in_context(self, name: str | None, field: str, value: Any) -> Any:
+        """Assign a field of a context."""
+        self.session.context(name)[field] = value
+
+    def new_context(self) -> Any:
+        return self.session.new_context()
+
+    def promote(self, name: str) -> Any:
+        self.session.context(name).promote()
+
+    def contexts(self) -> Any:
+        return [context.name for context in self.session.contexts()]
+
+    def add(self, name: str) -> Any:
+        """Read, think and write, as a view does that counts on being alone."""
+        value = self.session.get(name)
+        time.sleep(0.005)
+        self.session[name] = value + 1
 
     def get(self, name: str) -> Any:
         return self.session.get(name)
@@ -203,6 +244,29 @@ class Actions:
 
 class AsyncActions(Actions):
     """The same by the async half."""
+
+    async def meet(self, name: str) -> None:
+        await asyncio.to_thread(super().meet, name)
+
+    async def context(self, name: str | None = None) -> Any:
+        return dict(await self.session.acontext(name))
+
+    async def in_context(self, name: str | None, field: str, value: Any) -> None:
+        (await self.session.acontext(name))[field] = value
+
+    async def new_context(self) -> Any:
+        return await self.session.anew_context()
+
+    async def promote(self, name: str) -> None:
+        await (await self.session.acontext(name)).apromote()
+
+    async def contexts(self) -> Any:
+        return [context.name for context in await self.session.acontexts()]
+
+    async def add(self, name: str) -> None:
+        value = await self.session.aget(name)
+        await asyncio.sleep(0.005)
+        await self.session.aset(name, value + 1)
 
     async def get(self, name: str) -> Any:
         return await self.session.aget(name)
@@ -312,6 +376,7 @@ class Inner:
     """A middleware inside the session's, which misbehaves as ``?inner=`` says."""
 
     sync_capable = async_capable = True
+    parameter = "inner"
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
@@ -330,21 +395,29 @@ class Inner:
         return self.after(request, await self.get_response(request))
 
     def before(self, request: HttpRequest) -> None:
-        if request.GET.get("inner") == "fail before":
-            raise RuntimeError("A middleware failed, as it was asked to.")
+        request.headers.get("Accept")  # and from here on Django keeps all of them
+        if request.GET.get(self.parameter) == "fail before":
+            raise RuntimeError("A middleware failed before the view.")
 
     def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        match request.GET.get("inner"):
+        match request.GET.get(self.parameter):
             case "fail after":
-                raise RuntimeError("A middleware failed, as it was asked to.")
+                asked, answered = request.headers, response.headers
+                raise RuntimeError(f"A middleware failed after the view: {asked}, {answered}.")
             case "hide":
                 return HttpResponse("All is well.")
         return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if request.GET.get("inner") == "swallow":
+        if request.GET.get(self.parameter) == "swallow":
             return HttpResponse("All is well.")
         return None
+
+
+class Outer(Inner):
+    """The same outside of the session's, where a test puts it."""
+
+    parameter = "outer"
 
 
 @csrf_exempt

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from django_header_sessions.clients import answers
 from django_header_sessions.clients.answers import IDEMPOTENT, Answer, is_problem, problem_of
@@ -21,6 +21,26 @@ EXPIRES_IN = answers.EXPIRES_IN.lower().encode("ascii")
 EXPIRES_IN_LENGTH = len(EXPIRES_IN)
 # Where a request keeps what it was sent with, for the hook that sees its response.
 SENT = "django_header_sessions"
+
+
+class Response(Protocol):
+    """What is asked of an answer of either library."""
+
+    status_code: int
+
+
+class Client(Protocol):
+    """What is asked of a synchronous client of either library."""
+
+    def get(self, url: str, *, auth: Any) -> Response: ...
+    def delete(self, url: str, *, auth: Any) -> Response: ...
+
+
+class AsyncClient(Protocol):
+    """What is asked of an async client of either library."""
+
+    async def get(self, url: str, *, auth: Any) -> Response: ...
+    async def delete(self, url: str, *, auth: Any) -> Response: ...
 
 
 class Trip:
@@ -381,19 +401,19 @@ class HttpxSession(Flow):
         """`start()` of an async client; `call` may be a coroutine function."""
         await adrive(self, self.starting(call))
 
-    def keep_alive(self, client: Any) -> float | None:
+    def keep_alive(self, client: Client) -> float | None:
         """Restart the idle timeout; answers `expires_in`, `None` when there is no session."""
         if self.key is not None:
             client.get(self.resource_url, auth=self)
         return self.expires_in
 
-    async def akeep_alive(self, client: Any) -> float | None:
+    async def akeep_alive(self, client: AsyncClient) -> float | None:
         """`keep_alive()` of an async client."""
         if self.key is not None:
             await client.get(self.resource_url, auth=self)
         return self.expires_in
 
-    def end(self, client: Any) -> None:
+    def end(self, client: Client) -> None:
         """End the session on the server and forget it; nothing when there is none.
 
         One that is being renewed is ended once it is there. Raises `SessionError`, and keeps the
@@ -403,7 +423,7 @@ class HttpxSession(Flow):
             if self.is_there:
                 answered(client.delete(self.resource_url, auth=self).status_code)
 
-    async def aend(self, client: Any) -> None:
+    async def aend(self, client: AsyncClient) -> None:
         """`end()` of an async client."""
         with self.ending() as answered:
             if self.is_there:

@@ -6,7 +6,6 @@ import concurrent.futures
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
 
 from django_header_sessions.clients.answers import Answer
 from django_header_sessions.clients.keys import SessionKey
@@ -15,7 +14,7 @@ __all__ = ["Flight", "Held", "Launch", "Lead", "Renew", "Sleep", "Step", "Steps"
 
 NEW = "new"
 
-Renew = Callable[[], Any]
+Renew = Callable[[], object]
 Lead = concurrent.futures.Future[None]
 
 

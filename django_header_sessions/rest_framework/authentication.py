@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user
 from rest_framework.authentication import BaseAuthentication
@@ -11,6 +11,9 @@ from rest_framework.request import Request
 from ..registry import LiveSession
 from ..resolvers import HEADER
 from .exceptions import SignedOut
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import _User  # the project's own
 
 
 class HeaderSessionAuthentication(BaseAuthentication):
@@ -26,7 +29,7 @@ class HeaderSessionAuthentication(BaseAuthentication):
     client to forget the key; in the others the key stays good for signing in anew.
     """
 
-    def authenticate(self, request: Request) -> tuple[Any, LiveSession] | None:
+    def authenticate(self, request: Request) -> tuple[_User, LiveSession] | None:
         # Only what the store opened for the key that was sent counts: not who a middleware or a
         # view signed in while this request is served.
         session = getattr(request._request, "session", None)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rest_framework.test import APIClient, APIRequestFactory
 
 from ..testing import AsyncHeaderSessionClient, HeaderSessionClient
+
+if TYPE_CHECKING:
+    from django.test.client import _MonkeyPatchedASGIResponse as Response
 
 __all__ = ["AsyncHeaderSessionAPIClient", "HeaderSessionAPIClient"]
 
@@ -32,16 +35,24 @@ class HeaderSessionAPIClient(HeaderSessionClient, APIClient):
 class AsyncHeaderSessionAPIClient(AsyncHeaderSessionClient):
     """The same for async tests. DRF has no async client, so this is Django's, with ``format``."""
 
-    async def post(self, path: str, data: Any = None, **extra: Any) -> Any:  # type: ignore[override]
+    async def post(  # type: ignore[override]
+        self, path: str, data: Any = None, **extra: Any
+    ) -> Response:
         return await super().post(path, **encoded(data, extra))
 
-    async def put(self, path: str, data: Any = None, **extra: Any) -> Any:  # type: ignore[override]
+    async def put(  # type: ignore[override]
+        self, path: str, data: Any = None, **extra: Any
+    ) -> Response:
         return await super().put(path, **encoded(data, extra))
 
-    async def patch(self, path: str, data: Any = None, **extra: Any) -> Any:  # type: ignore[override]
+    async def patch(  # type: ignore[override]
+        self, path: str, data: Any = None, **extra: Any
+    ) -> Response:
         return await super().patch(path, **encoded(data, extra))
 
-    async def delete(self, path: str, data: Any = None, **extra: Any) -> Any:  # type: ignore[override]
+    async def delete(  # type: ignore[override]
+        self, path: str, data: Any = None, **extra: Any
+    ) -> Response:
         return await super().delete(path, **encoded(data, extra))
 
 

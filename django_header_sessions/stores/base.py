@@ -16,11 +16,18 @@ from typing import Literal, Protocol
 from ..fields import Changes
 from ..keys import SessionKey
 from ..origin import Origin
+from .bell import Waiter
 
 GRAIN = 60_000
 """Most milliseconds that "last seen" lags behind: a session that is used all the time is written
 once in this time, or in 1/32 of its idle timeout where that is shorter. It lives at most this
 much longer than its idle timeout."""
+
+ASK_AGAIN = 1_000
+"""Most milliseconds after which one who waits for a lock asks again: a wake-up can be lost."""
+
+PATIENCE = 3 * ASK_AGAIN
+"""Milliseconds after which one who waits for a lock and did not ask again is passed over."""
 
 CREATE_TRIES = 3
 """Ids drawn before a creation gives up. One in 2^77 is taken; more than one taken is no chance."""
@@ -64,6 +71,8 @@ class Commit:
     """What one commit does, all of it or nothing.
 
     ``signed`` is whether the user changes, to ``user``; a sign-in restarts the absolute timeout.
+    With a ``ticket`` it is done only by who holds the session's lock with it, and ``unlock`` gives
+    the lock back afterwards.
     """
 
     changes: Changes = field(default_factory=Changes)
@@ -71,6 +80,8 @@ class Commit:
     user: str | None = None
     expiry: Expiry | None = None
     rotate_to: SessionKey | None = None
+    ticket: str = ""
+    unlock: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,39 @@ class Opened:
 
     fields: dict[str, bytes]
     session: LiveSession
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Somebody else has the lock. Ask again when the bell rings, or after so many milliseconds."""
+
+    ask_again: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContextCommit:
+    """What one commit does to a context: an empty one is made where ``new`` and there is none.
+
+    ``idle`` is its idle timeout in milliseconds, and ``most`` how many contexts the session may
+    have; both matter to a new one only. ``ticket`` as in ``Commit``.
+    """
+
+    changes: Changes = field(default_factory=Changes)
+    new: bool = False
+    idle: int = 0
+    most: int = 0
+    ticket: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveContext:
+    """What people may see of a context. ``size`` is the bytes of the names and values of its
+    fields, ``expires_in`` the milliseconds until it is over if it is not used."""
+
+    name: str
+    size: int
+    fields: int
+    expires_in: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,12 +292,91 @@ class Store(Protocol):
         """Make the changes of ``commit`` and no others; one round trip.
 
         Raises ``SessionEnded`` or ``SessionSuperseded``, and then nothing was changed; likewise
-        ``TypeError`` where the counter holds no integer, ``OverflowError`` beyond 64 bits.
+        ``LeaseExpired`` where the ticket does not hold the lock any more, ``TypeError`` where the
+        counter holds no integer, ``OverflowError`` beyond 64 bits.
         """
 
     async def acommit(
         self, key: SessionKey, transport: str, terms: Terms, commit: Commit
     ) -> Committed: ...
+
+    def waiter(self) -> Waiter:
+        """A new ticket, and what its owner waits with. Asks nobody; to be closed."""
+
+    def lock(
+        self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
+    ) -> Opened | Queued | None:
+        """Take the lock of the session for ``lease`` milliseconds and open it as it is then, in
+        one round trip; ``Queued`` where others have it or have waited longer.
+
+        Who waits has a place in the order of arrival for as long as it asks again within
+        ``PATIENCE``. Asked again by its holder, it opens the session. Else as ``open``.
+        """
+
+    async def alock(
+        self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
+    ) -> Opened | Queued | None: ...
+
+    def unlock(self, session_id: str, ticket: str) -> None:
+        """Give the lock back, or the place of one who waits; no error where it was neither."""
+
+    async def aunlock(self, session_id: str, ticket: str) -> None: ...
+
+    def open_context(
+        self, key: SessionKey, transport: str, terms: Terms, name: str
+    ) -> dict[str, bytes] | None:
+        """The fields of a context, its idle timeout begun anew; None where there is none of this
+        name. One round trip. Raises ``SessionEnded`` or ``SessionSuperseded``."""
+
+    async def aopen_context(
+        self, key: SessionKey, transport: str, terms: Terms, name: str
+    ) -> dict[str, bytes] | None: ...
+
+    def commit_context(
+        self, key: SessionKey, transport: str, terms: Terms, name: str, commit: ContextCommit
+    ) -> None:
+        """Make these changes to a context, in one round trip.
+
+        Raises ``ContextUnknown`` where it has ended and is not to be made, ``TooManyContexts``
+        where it would be one too many, ``SessionEnded``, ``SessionSuperseded`` or
+        ``LeaseExpired``; nothing was changed then.
+        """
+
+    async def acommit_context(
+        self, key: SessionKey, transport: str, terms: Terms, name: str, commit: ContextCommit
+    ) -> None: ...
+
+    def promote(
+        self,
+        key: SessionKey,
+        transport: str,
+        terms: Terms,
+        name: str,
+        changes: Changes,
+        ticket: str,
+    ) -> dict[str, bytes]:
+        """Make these changes to a context, then all its fields the session's, and end it: all in
+        one round trip or nothing. The fields. Raises as ``commit_context``."""
+
+    async def apromote(
+        self,
+        key: SessionKey,
+        transport: str,
+        terms: Terms,
+        name: str,
+        changes: Changes,
+        ticket: str,
+    ) -> dict[str, bytes]: ...
+
+    def contexts(self, session_id: str) -> list[LiveContext]:
+        """The contexts of a session, by name. Not a use of them."""
+
+    async def acontexts(self, session_id: str) -> list[LiveContext]: ...
+
+    def end_context(self, session_id: str, name: str) -> bool:
+        """End one context; False where there was none, which is not an error."""
+
+    async def aend_context(self, session_id: str, name: str) -> bool: ...
 
     def end(self, session_id: str) -> bool:
         """End the session for ever, whatever its key is by now; one round trip.

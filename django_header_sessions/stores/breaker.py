@@ -47,6 +47,7 @@ class Breaker:
         # At most one entry, of this process; a fork leaves its child that of the parent, whose
         # thread the child does not have. A dict, because its setdefault and pop are atomic.
         self._open: dict[int, _Open] = {}
+        self._probing: dict[int, threading.Thread] = {}
 
     @property
     def outage(self) -> Outage | None:
@@ -66,8 +67,10 @@ class Breaker:
             )
 
     def open(self, error: Exception) -> None:
-        """Let nobody through until a probe has passed."""
+        """Let nobody through until a probe has passed. Turned off, let everybody through, and
+        probe once all the same: a probe may find out that another server is to be asked."""
         if not conf.HEADER_SESSIONS_BREAKER_SECONDS:
+            self._probe_once()
             return
         mine = _Open(str(error).rstrip(".") or type(error).__name__)
         if self._open.setdefault(os.getpid(), mine) is not mine:
@@ -91,6 +94,22 @@ class Breaker:
         except RuntimeError:
             # No more threads can be had: then requests wait, each for a time-out.
             self._open.pop(os.getpid(), None)
+
+    def _probe_once(self) -> None:
+        prober = threading.Thread(target=self._probe_quietly, daemon=True)
+        if self._probing.setdefault(os.getpid(), prober) is prober:
+            try:
+                prober.start()
+            except RuntimeError:
+                self._probing.pop(os.getpid(), None)
+
+    def _probe_quietly(self) -> None:
+        try:
+            self._probe()
+        except SessionUnavailable:
+            pass  # the next request that fails probes again
+        finally:
+            self._probing.pop(os.getpid(), None)
 
     def _passes(self, mine: _Open) -> bool:
         mine.probed = time.monotonic()

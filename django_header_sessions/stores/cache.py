@@ -23,12 +23,15 @@ from django.db import DatabaseError, InterfaceError
 
 from ..conf import conf
 from ..exceptions import (
+    ContextUnknown,
+    LeaseExpired,
     ListingNotSupported,
     SessionEnded,
     SessionSuperseded,
     SessionUnavailable,
+    TooManyContexts,
 )
-from ..fields import size
+from ..fields import Changes, size
 from ..keys import SessionKey, make
 from ..origin import Origin
 from .base import (
@@ -36,25 +39,44 @@ from .base import (
     Activity,
     Commit,
     Committed,
+    ContextCommit,
     Cursor,
     Draft,
     Expiry,
     Finding,
     Kind,
+    LiveContext,
     LiveSession,
     Memory,
     Opened,
     Outage,
     Page,
+    Queued,
     Terms,
     grain,
 )
+from .bell import Bell, Waiter
+from .turns import Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 LEASE = 10
 """Seconds after which a lock is taken from whoever holds it, and after which a waiter gives up."""
+
+
+POLL = 50
+"""Milliseconds between two questions of one who waits for a session's lock: these caches have no
+way to wake somebody in another process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One context as it lies in the cache, with its idle timeout and when it is over."""
+
+    idle: int
+    gone: int
+    fields: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +130,7 @@ class CacheStore:
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
+        self._bell = Bell()
 
     def open(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None:
         record = self._read(key.id)
@@ -142,11 +165,8 @@ class CacheStore:
 
     def commit(self, key: SessionKey, transport: str, terms: Terms, commit: Commit) -> Committed:
         with self._locked(key.id):
-            record, now = self._read(key.id), _now()
-            if record is None or record.transport != transport:
-                raise SessionEnded(f"Session {key.id} has ended.")
-            record.check(key)
-
+            now = _now()
+            record = self._checked(key, transport, commit.ticket, now)
             after = replace(record, fields=commit.changes.applied_to(record.fields))
             if commit.rotate_to is not None:
                 previous = (record.secret_hash, *record.previous)[:4]
@@ -161,10 +181,102 @@ class CacheStore:
             if moved:
                 after = replace(after.expiring(commit.expiry, now), last_seen=now)
             self._write(key.id, after, after.last_seen, terms.idle)
+            if moved:
+                self._shorten_contexts(key.id, after.lifetime(now, terms.idle)[1], now)
+            if commit.unlock:
+                self._unlock(key.id, commit.ticket, now)
 
         over, _ = after.lifetime(now, terms.idle)
         add = commit.changes.add
         return Committed(over - now if moved else None, int(after.fields[add[0]]) if add else None)
+
+    def waiter(self) -> Waiter:
+        return self._bell.waiter()
+
+    def lock(
+        self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
+    ) -> Opened | Queued | None:
+        with self._locked(key.id):
+            record, now = self._read(key.id), _now()
+            if record is None or not _opens(record, key, transport):
+                return None
+            turns = self._turns(key.id).asked(ticket, now, lease)
+            self._write_turns(key.id, turns, now)
+            if not turns.held_by(ticket, now):
+                return Queued(min(turns.ask_again(ticket, now), self._longest_sleep))
+        return self.open(key, transport, terms)
+
+    def unlock(self, session_id: str, ticket: str) -> None:
+        with self._locked(session_id):
+            self._unlock(session_id, ticket, _now())
+
+    def open_context(
+        self, key: SessionKey, transport: str, terms: Terms, name: str
+    ) -> dict[str, bytes] | None:
+        with self._locked(key.id):
+            now = _now()
+            record = self._checked(key, transport, "", now)
+            contexts = self._contexts(key.id, now)
+            if name not in contexts:
+                return None
+            self._put_context(key.id, record, terms, contexts, name, contexts[name], now)
+            return dict(contexts[name].fields)
+
+    def commit_context(
+        self, key: SessionKey, transport: str, terms: Terms, name: str, commit: ContextCommit
+    ) -> None:
+        with self._locked(key.id):
+            now = _now()
+            record = self._checked(key, transport, commit.ticket, now)
+            contexts = self._contexts(key.id, now)
+            context = contexts.get(name)
+            if context is None:
+                if not commit.new:
+                    raise ContextUnknown(f"Session {key.id} has no such context.")
+                if len(contexts) >= commit.most:
+                    raise TooManyContexts(f"Session {key.id} has as many contexts as it may have.")
+                context = Context(commit.idle, 0)
+            context = replace(context, fields=commit.changes.applied_to(context.fields))
+            self._put_context(key.id, record, terms, contexts, name, context, now)
+
+    def promote(
+        self,
+        key: SessionKey,
+        transport: str,
+        terms: Terms,
+        name: str,
+        changes: Changes,
+        ticket: str,
+    ) -> dict[str, bytes]:
+        with self._locked(key.id):
+            now = _now()
+            record = self._checked(key, transport, ticket, now)
+            contexts = self._contexts(key.id, now)
+            context = contexts.pop(name, None)
+            if context is None:
+                raise ContextUnknown(f"Session {key.id} has no such context.")
+            fields = changes.applied_to(context.fields)
+            after = replace(record, fields=record.fields | fields)
+            self._write(key.id, after, after.last_seen, terms.idle)
+            self._write_contexts(key.id, contexts, now)
+            return fields
+
+    def contexts(self, session_id: str) -> list[LiveContext]:
+        now = _now()
+        found = {} if self._read(session_id) is None else self._contexts(session_id, now)
+        return [
+            LiveContext(name, size(one.fields), len(one.fields), one.gone - now)
+            for name, one in sorted(found.items())
+        ]
+
+    def end_context(self, session_id: str, name: str) -> bool:
+        with self._locked(session_id):
+            now = _now()
+            contexts = self._contexts(session_id, now)
+            there = contexts.pop(name, None) is not None
+            if there:
+                self._write_contexts(session_id, contexts, now)
+            return there
 
     def end(self, session_id: str) -> bool:
         with self._locked(session_id):
@@ -224,6 +336,41 @@ class CacheStore:
     ) -> Committed:
         return await _in_thread(self.commit, key, transport, terms, commit)
 
+    async def alock(
+        self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
+    ) -> Opened | Queued | None:
+        return await _in_thread(self.lock, key, transport, terms, ticket, lease)
+
+    async def aunlock(self, session_id: str, ticket: str) -> None:
+        await _in_thread(self.unlock, session_id, ticket)
+
+    async def aopen_context(
+        self, key: SessionKey, transport: str, terms: Terms, name: str
+    ) -> dict[str, bytes] | None:
+        return await _in_thread(self.open_context, key, transport, terms, name)
+
+    async def acommit_context(
+        self, key: SessionKey, transport: str, terms: Terms, name: str, commit: ContextCommit
+    ) -> None:
+        await _in_thread(self.commit_context, key, transport, terms, name, commit)
+
+    async def apromote(
+        self,
+        key: SessionKey,
+        transport: str,
+        terms: Terms,
+        name: str,
+        changes: Changes,
+        ticket: str,
+    ) -> dict[str, bytes]:
+        return await _in_thread(self.promote, key, transport, terms, name, changes, ticket)
+
+    async def acontexts(self, session_id: str) -> list[LiveContext]:
+        return await _in_thread(self.contexts, session_id)
+
+    async def aend_context(self, session_id: str, name: str) -> bool:
+        return await _in_thread(self.end_context, session_id, name)
+
     async def aend(self, session_id: str) -> bool:
         return await _in_thread(self.end, session_id)
 
@@ -270,7 +417,71 @@ class CacheStore:
         self._read(make().id)
         return [Finding("ok", f"The cache {self.alias!r} answers.")]
 
+    def _checked(self, key: SessionKey, transport: str, ticket: str, now: int) -> Record:
+        """The session that is to be changed. Raises where the key or the ticket is not good."""
+        record = self._read(key.id)
+        if record is None or record.transport != transport:
+            raise SessionEnded(f"Session {key.id} has ended.")
+        record.check(key)
+        if ticket and not self._turns(key.id).held_by(ticket, now):
+            raise LeaseExpired(
+                f"Session {key.id} was locked for longer than its lease: others may have it now."
+            )
+        return record
+
+    def _unlock(self, session_id: str, ticket: str, now: int) -> None:
+        turns = self._turns(session_id).left(ticket, now)
+        self._write_turns(session_id, turns, now)
+        if not turns.holder:
+            self._bell.ring(turns.next)
+
+    def _contexts(self, session_id: str, now: int) -> dict[str, Context]:
+        found: dict[str, Context] = _asking(self._cache.get, f"hs:c:{session_id}", {})
+        return {name: context for name, context in found.items() if context.gone > now}
+
+    def _put_context(
+        self,
+        session_id: str,
+        record: Record,
+        terms: Terms,
+        contexts: dict[str, Context],
+        name: str,
+        context: Context,
+        now: int,
+    ) -> None:
+        """Store a context whose idle timeout begins now; it ends with its session at the latest."""
+        gone = min(now + context.idle, record.lifetime(record.last_seen, terms.idle)[1])
+        contexts = contexts | {name: replace(context, gone=gone)}
+        self._write_contexts(session_id, contexts, now)
+
+    def _shorten_contexts(self, session_id: str, gone: int, now: int) -> None:
+        """The session is over at ``gone``, so its contexts are then too."""
+        if contexts := self._contexts(session_id, now):
+            shortened = {
+                name: replace(context, gone=min(context.gone, gone))
+                for name, context in contexts.items()
+            }
+            self._write_contexts(session_id, shortened, now)
+
+    def _write_contexts(self, session_id: str, contexts: dict[str, Context], now: int) -> None:
+        last = max((context.gone for context in contexts.values()), default=now)
+        _asking(self._cache.set, f"hs:c:{session_id}", contexts, (last - now) / 1000)
+
     # What LocMem does otherwise.
+
+    _longest_sleep = POLL
+    """Milliseconds after which one who waits for a lock has to ask again."""
+
+    def _turns(self, session_id: str) -> Turns:
+        turns: Turns = _asking(self._cache.get, f"hs:t:{session_id}", Turns())
+        return turns
+
+    def _write_turns(self, session_id: str, turns: Turns, now: int) -> None:
+        if not turns.holder and not turns.waiting:
+            _asking(self._cache.delete, f"hs:t:{session_id}")
+            return
+        last = max([turns.until, *(alive for _, alive in turns.waiting)])
+        _asking(self._cache.set, f"hs:t:{session_id}", turns, (last - now) / 1000)
 
     @property
     def _cache(self) -> BaseCache:
@@ -303,6 +514,7 @@ class CacheStore:
         return bool(written) or not new
 
     def _delete(self, session_id: str) -> bool:
+        _asking(self._cache.delete_many, [f"hs:{kind}:{session_id}" for kind in "ct"])
         return bool(_asking(self._cache.delete, _key(session_id)))
 
     def _locked(self, session_id: str) -> AbstractContextManager[None]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from itertools import count
+from random import choice
 from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
@@ -159,6 +160,11 @@ class ClusterServers(Servers):
     async def amemory(self) -> Memory | None:
         await self._ajoin()
         return await super().amemory()
+
+    def _own_connection(self) -> Any:
+        # What one server is told to publish, all of them tell; so any of them will do.
+        pool = choice(self.every()).client.connection_pool  # noqa: S311  it need not be a secret
+        return pool.connection_class(**pool.connection_kwargs)
 
     def outages(self) -> list[Outage]:
         breakers = [self._entry, *(server.breaker for server in list(self._servers.values()))]

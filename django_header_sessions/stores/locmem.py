@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right, insort
-from collections import defaultdict
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from itertools import chain
@@ -12,8 +11,9 @@ from itertools import chain
 from django.core.cache import caches
 
 from ..fields import size
-from .base import HOUR, KINDS, Activity, Cursor, Kind, LiveSession, Memory, Page
+from .base import ASK_AGAIN, HOUR, KINDS, Activity, Cursor, Kind, LiveSession, Memory, Page
 from .cache import CacheStore, Record, _now
+from .turns import Turns
 
 _locks = [threading.RLock() for _ in range(64)]
 
@@ -28,7 +28,8 @@ class LocMemStore(CacheStore):
         # One list for each of Django's LocMem caches, which are one a location, for as long as
         # the process lives: settings may come and go over it.
         location = caches.settings[alias].get("LOCATION", "")
-        self._index = _indexes[f"{location} {caches[alias].make_key('')}"]
+        name = f"{location} {caches[alias].make_key('')}"
+        self._index, self._taken = _indexes.setdefault(name, _Index()), _turns.setdefault(name, {})
 
     def count(self) -> dict[Kind, int]:
         return self._index.count(_now())
@@ -93,8 +94,21 @@ class LocMemStore(CacheStore):
     def _answers(self) -> bool:
         return True
 
+    _longest_sleep = ASK_AGAIN  # all who wait are in this process, so the bell wakes them
+
+    def _turns(self, session_id: str) -> Turns:
+        return self._taken.get(session_id, Turns())
+
+    def _write_turns(self, session_id: str, turns: Turns, now: int) -> None:
+        # Not into the cache, which throws entries out when it is full.
+        if turns.holder or turns.waiting:
+            self._taken[session_id] = turns
+        else:
+            self._taken.pop(session_id, None)
+
     def _delete(self, session_id: str) -> bool:
         listed = self._index.remove(session_id)
+        self._taken.pop(session_id, None)
         there = super()._delete(session_id)
         if listed:
             self._index.tally(_now(), ended=int(there), expired=int(not there))
@@ -215,4 +229,5 @@ def _first_live(ordered: list[tuple[int, str]], now: int) -> int:
     return bisect_right(ordered, (now, "\uffff"))
 
 
-_indexes: defaultdict[str, _Index] = defaultdict(_Index)
+_indexes: dict[str, _Index] = {}
+_turns: dict[str, dict[str, Turns]] = {}

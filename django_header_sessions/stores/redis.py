@@ -11,6 +11,13 @@ key                                   type        holds
                                                   user's sessions, read by range of names
 ``…hs{b}:n``                          hash        how many were created, were ended and expired in
                                                   each minute of the last hour
+``…hs{b}:l:<id>``                     string      the ticket that holds the session's lock, for as
+                                                  long as its lease
+``…hs{b}:q:<id>``                     sorted set  tickets that wait for it, by when they first asked
+``…hs{b}:w:<id>``                     sorted set  the same, by when they are passed over
+``…hs{b}:c:<id>:<name>``              hash        the fields of a context, and its idle timeout
+``…hs{b}:m:<id>``                     sorted set  the names of the session's contexts, by when they
+                                                  expire
 ====================================  ==========  ================================================
 
 ``…`` is what the cache alias puts in front of its keys, and ``b`` a bucket taken from the id. The
@@ -32,26 +39,40 @@ from typing import Any, TypeVar
 from django.core.cache import BaseCache, caches
 
 from ..conf import conf
-from ..exceptions import SessionEnded, SessionSuperseded, SessionUnavailable
+from ..exceptions import (
+    ContextUnknown,
+    LeaseExpired,
+    SessionEnded,
+    SessionSuperseded,
+    SessionUnavailable,
+    TooManyContexts,
+)
+from ..fields import Changes
 from ..keys import ID_LENGTH, SessionKey, make
 from .base import (
+    ASK_AGAIN,
     CREATE_TRIES,
     HOUR,
     KINDS,
+    PATIENCE,
     Activity,
     Commit,
     Committed,
+    ContextCommit,
     Cursor,
     Draft,
     Finding,
     Kind,
+    LiveContext,
     LiveSession,
     Memory,
     Opened,
     Outage,
     Page,
+    Queued,
     Terms,
 )
+from .bell import Waiter
 from .servers import Call, Script, servers_of
 
 T = TypeVar("T")
@@ -62,7 +83,12 @@ OPEN, CREATE, COMMIT, END, LOOK, PAGE, COUNT, USER, SWEEP, ACTIVITY = (
     for name in "open create commit end look page count user sweep activity".split()
 )
 
-NOT_THERE, SUPERSEDED, TAKEN = 0, 1, -1
+LOCK, UNLOCK, OPEN_CONTEXT, COMMIT_CONTEXT, PROMOTE, CONTEXTS, END_CONTEXT = (
+    Script.load(name)
+    for name in "lock unlock open_context commit_context promote contexts end_context".split()
+)
+
+NOT_THERE, SUPERSEDED, NO_CONTEXT, TAKEN = 0, 1, 3, -1
 META = b"\xff"
 _HEAD = struct.Struct(">15sqq")
 _LETTER = {"header": "h", "cookie": "c"}
@@ -80,6 +106,8 @@ class RedisStore:
         self._servers = servers_of(alias, cache)
         buckets = conf.HEADER_SESSIONS_BUCKETS or self._servers.buckets
         self._buckets = [_Bucket(cache, self._servers.tag(b, buckets)) for b in range(buckets)]
+        self._channels = str(cache.make_key("hs:w:"))
+        self._bell = self._servers.bell(self._channels)
 
     # The verbs, in pairs.
 
@@ -102,6 +130,79 @@ class RedisStore:
         self, key: SessionKey, transport: str, terms: Terms, commit: Commit
     ) -> Committed:
         return await self._arun(self._commit(key, transport, terms, commit))
+
+    def waiter(self) -> Waiter:
+        return self._bell.waiter()
+
+    def lock(
+        self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
+    ) -> Opened | Queued | None:
+        return self._run(self._lock(key, transport, terms, ticket, lease))
+
+    async def alock(
+        self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
+    ) -> Opened | Queued | None:
+        return await self._arun(self._lock(key, transport, terms, ticket, lease))
+
+    def unlock(self, session_id: str, ticket: str) -> None:
+        self._run(self._unlock(session_id, ticket))
+
+    async def aunlock(self, session_id: str, ticket: str) -> None:
+        await self._arun(self._unlock(session_id, ticket))
+
+    def open_context(
+        self, key: SessionKey, transport: str, terms: Terms, name: str
+    ) -> dict[str, bytes] | None:
+        return self._run(self._open_context(key, transport, name))
+
+    async def aopen_context(
+        self, key: SessionKey, transport: str, terms: Terms, name: str
+    ) -> dict[str, bytes] | None:
+        return await self._arun(self._open_context(key, transport, name))
+
+    def commit_context(
+        self, key: SessionKey, transport: str, terms: Terms, name: str, commit: ContextCommit
+    ) -> None:
+        self._run(self._commit_context(key, transport, name, commit))
+
+    async def acommit_context(
+        self, key: SessionKey, transport: str, terms: Terms, name: str, commit: ContextCommit
+    ) -> None:
+        await self._arun(self._commit_context(key, transport, name, commit))
+
+    def promote(
+        self,
+        key: SessionKey,
+        transport: str,
+        terms: Terms,
+        name: str,
+        changes: Changes,
+        ticket: str,
+    ) -> dict[str, bytes]:
+        return self._run(self._promote(key, transport, name, changes, ticket))
+
+    async def apromote(
+        self,
+        key: SessionKey,
+        transport: str,
+        terms: Terms,
+        name: str,
+        changes: Changes,
+        ticket: str,
+    ) -> dict[str, bytes]:
+        return await self._arun(self._promote(key, transport, name, changes, ticket))
+
+    def contexts(self, session_id: str) -> list[LiveContext]:
+        return self._run(self._contexts(session_id))
+
+    async def acontexts(self, session_id: str) -> list[LiveContext]:
+        return await self._arun(self._contexts(session_id))
+
+    def end_context(self, session_id: str, name: str) -> bool:
+        return self._run(self._end_context(session_id, name))
+
+    async def aend_context(self, session_id: str, name: str) -> bool:
+        return await self._arun(self._end_context(session_id, name))
 
     def end(self, session_id: str) -> bool:
         return self._run(self._end(session_id))
@@ -252,9 +353,10 @@ class RedisStore:
         self, key: SessionKey, transport: str, terms: Terms, commit: Commit
     ) -> Steps[Committed]:
         changes, expiry = commit.changes, commit.expiry
+        bucket = self._bucket(key.id)
         answer = yield Call(
             COMMIT,
-            self._bucket(key.id).session_and_user(key.id, transport),
+            bucket.commit(key.id, transport, commit),
             (
                 key.id,
                 key.secret_hash,
@@ -268,31 +370,121 @@ class RedisStore:
                 int(changes.clear),
                 len(changes.set),
                 len(changes.delete),
+                commit.ticket,
+                self._channels if commit.unlock else "",
+                bucket.contexts_of(key.id),
                 *_flat(changes.set),
                 *map(_name, changes.delete),
                 *((_name(changes.add[0]), changes.add[1]) if changes.add else ()),
             ),
         )
-        match answer:
-            case 0:
-                raise _ended(key)
-            case 1:
-                raise _superseded(key)
-            case b"integer" | b"overflow":
-                raise _not_counted(answer, changes.add)
-        expires_in, total = answer
+        _refused(answer, key)
+        if isinstance(answer, bytes):
+            raise _not_counted(answer, changes.add)
+        expires_in, total, next_one = answer
+        self._bell.ring(next_one.decode())
         return Committed(None if expires_in < 0 else expires_in, int(total) if total else None)
 
+    def _lock(
+        self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
+    ) -> Steps[Opened | Queued | None]:
+        bucket = self._bucket(key.id)
+        answer = yield Call(
+            LOCK,
+            [*bucket.session(key.id, transport), *bucket.lock(key.id)],
+            (key.id, key.secret_hash, _LETTER[transport], terms.idle, ticket, lease, PATIENCE),
+        )
+        if isinstance(answer, list):
+            # Who is next knows when to ask, should the holder never give the lock back.
+            return Queued(ASK_AGAIN if answer[0] < 0 else min(answer[0] + 1, ASK_AGAIN))
+        if answer == SUPERSEDED:
+            raise _superseded(key)
+        return None if answer == NOT_THERE else _opened(key.id, answer)
+
+    def _unlock(self, session_id: str, ticket: str) -> Steps[None]:
+        keys = self._bucket(session_id).lock(session_id)
+        next_one = yield Call(UNLOCK, keys, (ticket, self._channels))
+        self._bell.ring(next_one.decode())
+
+    def _open_context(
+        self, key: SessionKey, transport: str, name: str
+    ) -> Steps[dict[str, bytes] | None]:
+        answer = yield Call(
+            OPEN_CONTEXT,
+            self._bucket(key.id).context(key.id, name),
+            (key.id, key.secret_hash, _LETTER[transport], name),
+        )
+        if answer == NO_CONTEXT:
+            return None
+        _refused(answer, key)
+        return _context_fields(key.id, name, answer)
+
+    def _commit_context(
+        self, key: SessionKey, transport: str, name: str, commit: ContextCommit
+    ) -> Steps[None]:
+        changes, bucket = commit.changes, self._bucket(key.id)
+        answer = yield Call(
+            COMMIT_CONTEXT,
+            [*bucket.context(key.id, name), bucket.lock(key.id)[0]],
+            (
+                key.id,
+                key.secret_hash,
+                _LETTER[transport],
+                name,
+                commit.ticket,
+                commit.idle if commit.new else "",
+                commit.most,
+                *_context_changes(changes),
+            ),
+        )
+        _refused(answer, key)
+
+    def _promote(
+        self, key: SessionKey, transport: str, name: str, changes: Changes, ticket: str
+    ) -> Steps[dict[str, bytes]]:
+        bucket = self._bucket(key.id)
+        answer = yield Call(
+            PROMOTE,
+            [*bucket.context(key.id, name), bucket.lock(key.id)[0]],
+            (
+                key.id,
+                key.secret_hash,
+                _LETTER[transport],
+                name,
+                ticket,
+                *_context_changes(changes),
+            ),
+        )
+        _refused(answer, key)
+        return _context_fields(key.id, name, answer)
+
+    def _contexts(self, session_id: str) -> Steps[list[LiveContext]]:
+        bucket = self._bucket(session_id)
+        session, _, contexts = bucket.context(session_id, "")
+        found = yield Call(CONTEXTS, [session, contexts], (bucket.contexts_of(session_id),))
+        return sorted(
+            (
+                LiveContext(name.decode(), size, fields, expires_in)
+                for name, expires_in, fields, size in found
+            ),
+            key=lambda context: context.name,
+        )
+
+    def _end_context(self, session_id: str, name: str) -> Steps[bool]:
+        _, *keys = self._bucket(session_id).context(session_id, name)
+        return bool((yield Call(END_CONTEXT, keys, (name,))))
+
     def _end(self, session_id: str) -> Steps[bool]:
-        answer = yield Call(END, self._bucket(session_id).everything(session_id), (session_id,))
-        return bool(answer)
+        return bool((yield self._ending(session_id)))
 
     def _end_many(self, session_ids: Collection[str]) -> Steps[list[bool]]:
-        answers = yield [
-            Call(END, self._bucket(session_id).everything(session_id), (session_id,))
-            for session_id in session_ids
-        ]
+        answers = yield [self._ending(session_id) for session_id in session_ids]
         return [bool(answer) for answer in answers]
+
+    def _ending(self, session_id: str) -> Call:
+        bucket = self._bucket(session_id)
+        keys = [*bucket.everything(session_id), bucket.context(session_id, "")[2]]
+        return Call(END, keys, (session_id, bucket.contexts_of(session_id)))
 
     def _exists(self, key: SessionKey) -> Steps[bool]:
         # Through a script, which counts as a write, so that a replica refuses to answer.
@@ -398,7 +590,7 @@ class RedisStore:
 class _Bucket:
     """The names of the keys that one bucket's scripts use."""
 
-    __slots__ = ("_prefix", "counters", "indexes", "users")
+    __slots__ = ("_context", "_contexts", "_lock", "_prefix", "counters", "indexes", "users")
 
     def __init__(self, cache: BaseCache, tag: str) -> None:
         prefix = str(cache.make_key(f"hs{{{tag}}}"))
@@ -406,16 +598,37 @@ class _Bucket:
         self.indexes = [f"{prefix}:i:{_LETTER[kind.transport]}{kind.signed_in:d}" for kind in KINDS]
         self.users = f"{prefix}:u"
         self.counters = f"{prefix}:n"
+        self._lock = (f"{prefix}:l:", f"{prefix}:q:", f"{prefix}:w:")
+        self._context, self._contexts = f"{prefix}:c:", f"{prefix}:m:"
 
     def session(self, session_id: str, transport: str) -> list[str]:
         anonymous, signed_in = self.indexes[:2] if transport == "cookie" else self.indexes[2:]
         return [self._prefix + session_id, anonymous, signed_in]
 
-    def session_and_user(self, session_id: str, transport: str) -> list[str]:
-        return [*self.session(session_id, transport), self.users]
-
     def session_user_and_counters(self, session_id: str, transport: str) -> list[str]:
-        return [*self.session_and_user(session_id, transport), self.counters]
+        return [*self.session(session_id, transport), self.users, self.counters]
+
+    def commit(self, session_id: str, transport: str, commit: Commit) -> list[str]:
+        keys = [*self.session(session_id, transport), self.users]
+        if commit.ticket:
+            return [*keys, self._contexts + session_id, *self.lock(session_id)]
+        if commit.signed or commit.expiry:
+            return [*keys, self._contexts + session_id]
+        return keys
+
+    def lock(self, session_id: str) -> list[str]:
+        return [part + session_id for part in self._lock]
+
+    def context(self, session_id: str, name: str) -> list[str]:
+        return [
+            self._prefix + session_id,
+            self.contexts_of(session_id) + name,
+            self._contexts + session_id,
+        ]
+
+    def contexts_of(self, session_id: str) -> str:
+        """What the keys of a session's contexts begin with."""
+        return f"{self._context}{session_id}:"
 
     def everything(self, session_id: str) -> list[str]:
         return [self._prefix + session_id, *self.indexes, self.users, self.counters]
@@ -456,6 +669,22 @@ def _opened(session_id: str, answer: object) -> Opened:
     )
 
 
+def _context_fields(session_id: str, name: str, answer: object) -> dict[str, bytes]:
+    """What ``packed_context`` in ``scripts/session.lua`` puts into an answer."""
+    fields: dict[str, bytes] = {}
+    answered_for = b""
+    if isinstance(answer, bytes) and answer[:ID_LENGTH] == session_id.encode():
+        strings = _strings(answer, _HEAD.size)
+        for field, value in zip(strings[::2], strings[1::2], strict=True):
+            if field[:1] != META:
+                fields[field.decode("utf-8", "surrogatepass")] = value
+            elif field[1:] == b"k":
+                answered_for = value
+    if answered_for != name.encode():
+        raise SessionUnavailable("The session store answered for another context.")
+    return fields
+
+
 def _strings(packed: bytes, at: int) -> list[bytes]:
     """The strings of the MessagePack array that begins ``at`` and ends with ``packed``.
 
@@ -485,12 +714,31 @@ def _flat(fields: dict[str, bytes]) -> Iterable[bytes]:
         yield value
 
 
+def _context_changes(changes: Changes) -> Iterable[bytes | int]:
+    yield from (int(changes.clear), len(changes.set), len(changes.delete))
+    yield from _flat(changes.set)
+    yield from map(_name, changes.delete)
+
+
 def _optional(ms: int | None) -> int | str:
     return "" if ms is None else ms
 
 
-def _ended(key: SessionKey) -> SessionEnded:
-    return SessionEnded(f"Session {key.id} has ended.")
+def _refused(answer: object, key: SessionKey) -> None:
+    """Raises what the scripts that change things answer by a number."""
+    match answer:
+        case 0:
+            raise SessionEnded(f"Session {key.id} has ended.")
+        case 1:
+            raise _superseded(key)
+        case 2:
+            raise LeaseExpired(
+                f"Session {key.id} was locked for longer than its lease: others may have it now."
+            )
+        case 3:
+            raise ContextUnknown(f"Session {key.id} has no such context.")
+        case 4:
+            raise TooManyContexts(f"Session {key.id} has as many contexts as it may have.")
 
 
 def _superseded(key: SessionKey) -> SessionSuperseded:

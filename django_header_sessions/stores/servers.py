@@ -43,7 +43,9 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from ..exceptions import SessionUnavailable
 from .base import Finding, Memory, Outage
+from .bell import Bell
 from .breaker import Breaker
+from .listener import Listener
 
 T = TypeVar("T")
 
@@ -122,6 +124,10 @@ class Server:
         except (ConnectionError, TimeoutError) as error:
             self._failed(error)
             raise
+        except ResponseError as error:
+            if demoted(error):
+                self._leave()
+            raise
 
     async def asend(self, command: Sequence[Any]) -> Any:
         client = self._async_client()
@@ -132,6 +138,10 @@ class Server:
             return await client.execute_command(*command)
         except (ConnectionError, TimeoutError) as error:
             self._failed(error)
+            raise
+        except ResponseError as error:
+            if demoted(error):
+                await client.connection_pool.disconnect(inuse_connections=False)
             raise
 
     def send_all(self, commands: Iterable[Sequence[Any]]) -> list[Any]:
@@ -145,6 +155,8 @@ class Server:
         except (ConnectionError, TimeoutError) as error:
             self._failed(error)
             raise
+        if any(map(demoted, answers)):
+            self._leave()
         return answers
 
     async def asend_all(self, commands: Iterable[Sequence[Any]]) -> list[Any]:
@@ -160,16 +172,24 @@ class Server:
         except (ConnectionError, TimeoutError) as error:
             self._failed(error)
             raise
+        if any(map(demoted, answers)):
+            await client.connection_pool.disconnect(inuse_connections=False)
         return answers
 
     def ping(self) -> None:
         """Raises ``SessionUnavailable`` where the server does not answer."""
         try:
             # What is idle may lead to a server that hangs, or that is no primary any more.
-            self.client.connection_pool.disconnect(inuse_connections=False)
+            self._leave()
             self.client.execute_command("PING")
+        except NoPermissionError:
+            pass  # an answer is an answer
         except RedisError as error:
             raise named(error) from error
+
+    def _leave(self) -> None:
+        """Have the next requests connect anew, as the name may lead to another server by now."""
+        self.client.connection_pool.disconnect(inuse_connections=False)
 
     def _failed(self, error: Exception) -> None:
         if unanswered(error):
@@ -268,6 +288,15 @@ class Servers:
                     await self.arun(call) if isinstance(answer, NoScriptError) else answer
                 )
         return _checked(answers)
+
+    def bell(self, channels: str) -> Bell:
+        """What rings for those who wait in this process, called on channels that begin so."""
+        return Listener(channels, self._own_connection)
+
+    def _own_connection(self) -> Any:
+        """A connection as the pool makes them, that is none of the pool's."""
+        pool = self.every()[0].client.connection_pool
+        return pool.connection_class(**pool.connection_kwargs)
 
     def every(self) -> list[Server]:
         """The servers that are known so far."""
@@ -406,8 +435,19 @@ def connection_options(sync_options: dict[str, Any], kind: Any) -> dict[str, Any
     return options
 
 
+def demoted(answer: object) -> bool:
+    """Whether a server said that it is no primary, though connections to it were made as to one."""
+    if isinstance(answer, ReadOnlyError):
+        return True
+    return isinstance(answer, ResponseError) and str(answer).startswith("READONLY ")
+
+
 def named(error: Exception) -> Exception:
     """``SessionUnavailable`` if the server cannot say at the moment, else ``error`` itself."""
+    if isinstance(error, AuthenticationError):
+        return (
+            error  # a connection error to redis-py, but a wrong setting, which time does not mend
+        )
     known = isinstance(
         error,
         ConnectionError
@@ -447,6 +487,15 @@ def examined(server: Server) -> list[Finding]:
         server_info = server.send(("INFO", "server"))
         replication = server.send(("INFO", "replication"))
         memory = server.send(("INFO", "memory"))
+    except NoPermissionError as error:
+        return [
+            Finding(
+                "warning",
+                f"{server.name} does not tell how it is set up: {error}",
+                "Give the user of the alias +info, or look yourself that maxmemory-policy is "
+                "noeviction.",
+            )
+        ]
     except RedisError as error:
         raise named(error) from error
     findings = []

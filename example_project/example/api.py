@@ -68,18 +68,18 @@ def api(*methods: str) -> Callable[[View], View]:
 
     def decorate(view: View) -> View:
         @wraps(view)
-        def answer(request: HttpRequest) -> HttpResponse:
+        def answer(request: HttpRequest, **named: str) -> HttpResponse:
             try:
                 check(request)
-                return cast(HttpResponse, view(request))
+                return cast(HttpResponse, view(request, **named))
             except Problem as problem:
                 return problem.response()
 
         @wraps(view)
-        async def async_answer(request: HttpRequest) -> HttpResponse:
+        async def async_answer(request: HttpRequest, **named: str) -> HttpResponse:
             try:
                 check(request)
-                return cast(HttpResponse, await view(request))
+                return cast(HttpResponse, await view(request, **named))
             except Problem as problem:
                 return problem.response()
 

@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.contrib.staticfiles.views import serve
 from django.urls import include, path
 
-from example import state, tools, views
+from example import basket, state, tools, views
 
 urlpatterns = [
     path("api/state/", state.state),
@@ -12,6 +12,11 @@ urlpatterns = [
     path("api/async/state/", state.async_state),
     path("api/tools/search/", tools.search),
     path("api/tools/next/", tools.next_page),
+    path("api/tools/basket/", basket.basket),
+    path("api/tools/basket/add/", basket.add),
+    path("api/tools/drafts/", basket.begin_draft),
+    path("api/tools/drafts/<str:handle>/", basket.draft),
+    path("api/tools/drafts/<str:handle>/accept/", basket.accept_draft),
     path("api/sessions/", include("django_header_sessions.rest_framework.urls")),
     path("api/whoami/", views.Whoami.as_view()),
     path("admin/", admin.site.urls),

@@ -34,7 +34,7 @@ def start(
 ) -> str:
     """Store a session; its id."""
     codec = Codec(JSONSerializer)
-    encoded = {name: codec.encode(value) for name, value in fields.items()} | (raw or {})
+    encoded = {name: codec.encode(name, value) for name, value in fields.items()} | (raw or {})
     expiry = None if idle is None else Expiry("idle", idle * 1000)
     pk = None if user is None else str(user.pk)
     key, _ = get_store("default").create(

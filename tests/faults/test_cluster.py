@@ -104,6 +104,25 @@ async def test_a_dead_primary_costs_its_own_slots_alone_and_those_until_the_fail
     await until(lambda: not registry.health().outages)
 
 
+async def test_a_failover_is_noticed_without_a_breaker_too(
+    own_cluster: Cluster, settings: Any
+) -> None:
+    settings.HEADER_SESSIONS_BREAKER_SECONDS = 0
+    first, *_ = await sessions_by_primary()
+    primary: Any = own_cluster.nodes[0].client
+    primary.wait(1, 5000)
+    own_cluster.nodes[0].signal(signal.SIGKILL)
+    for caller in first:
+        await until(partial(read, caller), 30)
+    assert registry.health().outages == []
+
+
+async def read(caller: Caller) -> bool:
+    status = (await caller("read")).status
+    assert status in {200, 503}
+    return status == 200
+
+
 async def test_a_cluster_that_is_not_there_when_the_process_starts_is_503(
     own_cluster: Cluster,
 ) -> None:

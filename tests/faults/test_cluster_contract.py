@@ -9,6 +9,7 @@ import pytest
 from django_header_sessions.stores import get_store
 from tests.stores.bench import _LEVEL, RedisBench
 from tests.stores.contract import ListContract, ListRaceContract, RaceContract, StoreContract
+from tests.stores.sharing import ContextContract, LockContract
 
 from .conftest import cluster_alias
 from .topologies import Cluster
@@ -45,7 +46,9 @@ class _Primaries:
         return int(owner.delete(key))
 
 
-class TestCluster(StoreContract, ListContract, RaceContract, ListRaceContract):
+class TestCluster(
+    StoreContract, ListContract, RaceContract, ListRaceContract, LockContract, ContextContract
+):
     @pytest.fixture
     def bench(self, request: pytest.FixtureRequest, cluster: Cluster, settings: Any) -> RedisBench:
         for node in cluster.nodes[:3]:

@@ -234,6 +234,62 @@ def test_an_unknown_cookie_is_a_silent_new_session(site: Site) -> None:
     assert answer.cookies["sessionid"].value == "", "as in Django, the cookie is deleted"
 
 
+def test_an_unknown_cookie_that_nobody_looks_at_is_left_alone(site: Site) -> None:
+    """A style sheet that comes late must not sign a browser out that has signed in meanwhile."""
+    answer = site.do(path=site.cookie_view, cookie=keys.make())
+    assert answer.did == []
+    assert "Set-Cookie" not in answer.headers
+    assert "Cookie" not in answer.vary
+
+
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [
+        (["make_read_only"], 503),
+        (["set", "n", "x" * 300], 413),
+        (["fail"], 500),
+        (["answer", 502], 502),
+    ],
+)
+def test_a_browser_is_told_of_a_rotation_whatever_failed_after_it(
+    troubled: Site, trouble: Valkey, last: Action, status: int
+) -> None:
+    old = troubled.start_by_cookie()
+    with troubled.settings(HEADER_SESSIONS_MAX_BYTES=200):
+        answer = troubled.do(
+            ["cycle_key"], ["set", "n", 1], last, path=troubled.cookie_view, cookie=old
+        )
+    trouble.client.replicaof("no", "one")
+    assert answer.status == status
+    cookie = answer.cookies["sessionid"]
+    assert cookie.value != old
+    assert (cookie["path"], cookie["httponly"], cookie["samesite"]) == ("/", True, "Lax")
+    assert cookie["max-age"] == "1209600"
+    again = troubled.do(["fields"], path=troubled.cookie_view, cookie=cookie.value)
+    assert again.did == [{"here": True}]
+    assert "Set-Cookie" not in again.headers
+
+
+@pytest.mark.parametrize("path", ["/sync/", "/async/", "/admin/sync/", "/admin/async/"])
+def test_a_view_may_remove_the_session_from_its_request(site: Site, path: str) -> None:
+    answer = site.do(["set", "n", 1], ["remove_session"], path=path)
+    assert answer.did == [None, None]
+    assert "Set-Cookie" not in answer.headers
+    assert answer.announced is None
+    assert site.do(["remove_session"], ["fail"], path=path).status == 500
+
+
+def test_the_log_tells_why_a_session_could_not_be_had(troubled: Site, trouble: Valkey) -> None:
+    key = troubled.start()
+    trouble.client.replicaof("127.0.0.1", "1")
+    before = len(troubled.server.output())
+    assert troubled.do(key=key).status == 503
+    trouble.client.replicaof("no", "one")
+    logged = troubled.server.output()[before:]
+    assert logged.count("Service Unavailable: /") == 1
+    assert "read only replica" in logged
+
+
 @pytest.mark.parametrize("harm", ["before", "while"])
 def test_an_outage_on_a_cookie_path_is_a_503_that_leaves_the_cookie_alone(
     troubled: Site, trouble: Valkey, harm: str

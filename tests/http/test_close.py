@@ -60,7 +60,7 @@ def test_a_5xx_commits_nothing_and_says_how_long_the_session_lives(
     assert first.announced is None
 
 
-@pytest.mark.parametrize("last", [["answer", 500], ["fail"]])
+@pytest.mark.parametrize("last", [["answer", 500], ["fail"], ["break_codec"]])
 def test_a_5xx_announces_a_rotated_key_all_the_same(site: Site, last: list[Any]) -> None:
     old = site.start()
     answer = site.do(["set", "n", 1], ["cycle_key"], last, key=old)
@@ -69,6 +69,17 @@ def test_a_5xx_announces_a_rotated_key_all_the_same(site: Site, last: list[Any])
     assert answer.headers["Cache-Control"] == "private, no-store"
     assert site.fields(answer.key)["here"] is True
     assert_problem(site.do(key=old), "superseded", 409, executed=False)
+
+
+def test_an_answer_that_announces_a_key_is_not_one_to_compare_with(site: Site) -> None:
+    """A 304 would keep the client's copy, and lose the key."""
+    validators = {"ETag": '"1"', "Last-Modified": "Thu, 26 Nov 2026 00:00:00 GMT"}
+    first = site.do(["set", "n", 1], ["answer", 200, validators])
+    for name in validators:
+        assert name not in first.headers
+    later = site.do(["get", "n"], ["answer", 200, validators], key=first.key)
+    for name, value in validators.items():
+        assert later.headers[name] == value
 
 
 def test_a_5xx_has_the_client_forget_a_session_that_was_ended(site: Site) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import django
 import pytest
 from django.core import mail
-from django.test import AsyncClient, Client
+from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.utils.log import AdminEmailHandler
 from django.views import debug
 from django.views.debug import SafeExceptionReporterFilter
 
+from django_header_sessions.conf import conf
 from django_header_sessions.engine import SessionStore
+from django_header_sessions.reporting import SessionKeyReporterFilter, mask_key
 
 from .site import KEY, Action, Site
 
@@ -23,6 +25,7 @@ NAMES = ["X-Session-Key", "X-Sid"]
 
 FAILURES: list[tuple[str, list[Action], str]] = [
     ("the view", [["fail_with_key"]], ""),
+    ("the view with its request", [["fail_with_request"]], ""),
     ("the view after a rotation", [["cycle_key"], ["fail_with_key"]], ""),
     ("the view after signing in", [["login", "ann"], ["fail_with_key"]], ""),
     ("a middleware before the view", [], "fail before"),
@@ -130,6 +133,7 @@ def asked_in_process(name: str, key: str, query: str) -> dict[str, Any]:
     "query",
     [
         "do=[[%22cycle_key%22],[%22fail_with_key%22]]",
+        "do=[[%22fail_with_request%22]]",
         "inner=fail%20before",
         "inner=fail%20after",
         "do=[[%22answer%22,500]]",
@@ -184,6 +188,114 @@ def test_an_email_about_a_refusal_holds_nothing_of_a_malformed_header(
     assert key[15:].upper() not in text
 
 
+@pytest.fixture
+def kept_filter() -> Iterator[None]:
+    """The setting of the filter is read in this test, and again after it: Django keeps it."""
+    kept: Any = debug.get_default_exception_reporter_filter
+    kept.cache_clear()
+    yield
+    kept.cache_clear()
+
+
+# What fails outside of the session's middleware.
+
+
+announced: list[str] = []
+"""What answers told on their way to the middleware that failed."""
+
+
+def noting(get_response: Any) -> Any:
+    """A middleware that looks at each answer."""
+
+    def middleware(request: Any) -> Any:
+        response = get_response(request)
+        announced.append(response.headers.get(conf.HEADER_SESSIONS_HEADER, ""))
+        return response
+
+    return middleware
+
+
+@pytest.fixture
+def outer(settings: Any) -> None:
+    settings.MIDDLEWARE = ["tests.views.Outer", f"{__name__}.noting", *settings.MIDDLEWARE]
+    announced.clear()
+
+
+def failed(asked: dict[str, Any]) -> str:
+    """All that is shown and mailed of a request that fails."""
+    answer = Client(raise_request_exception=False).get(**asked)
+    assert answer.status_code == 500
+    return answer.content.decode() + mailed()
+
+
+@pytest.mark.usefixtures("admins", "outer")
+@pytest.mark.parametrize("debug", [False, True], ids=["mail alone", "page and mail"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_failure_on_the_way_out_shows_no_session_key(
+    settings: Any, name: str, debug: bool
+) -> None:
+    settings.HEADER_SESSIONS_HEADER, settings.DEBUG = name, debug
+    key = new_session()
+    text = failed(asked_in_process(name, key, "do=[[%22cycle_key%22]]&outer=fail%20after"))
+    assert "A middleware failed after the view" in text
+    assert len(announced[0]) == 40
+    for secret in stored_secrets(key, *announced):
+        assert secret not in text
+
+
+@pytest.mark.usefixtures("admins", "outer")
+@pytest.mark.parametrize("debug", [False, True], ids=["mail alone", "page and mail"])
+@pytest.mark.parametrize("name", NAMES)
+def test_nor_does_it_show_one_that_was_refused_as_malformed(
+    settings: Any, name: str, debug: bool
+) -> None:
+    settings.HEADER_SESSIONS_HEADER, settings.DEBUG = name, debug
+    key = new_session()
+    text = failed(asked_in_process(name, f"{key},{key}", "outer=fail%20after"))
+    assert "A middleware failed after the view" in text
+    assert key[15:] not in text
+
+
+@pytest.mark.usefixtures("admins", "outer", "kept_filter")
+@pytest.mark.parametrize(
+    ("name", "reporter_filter", "shows"),
+    [
+        ("X-Session-Key", "django.views.debug.SafeExceptionReporterFilter", False),
+        ("X-Sid", "django.views.debug.SafeExceptionReporterFilter", True),
+        ("X-Sid", "django_header_sessions.reporting.SessionKeyReporterFilter", False),
+    ],
+)
+def test_a_failure_on_the_way_in_shows_none_where_the_projects_filter_knows_the_header(
+    settings: Any, name: str, reporter_filter: str, shows: bool
+) -> None:
+    settings.HEADER_SESSIONS_HEADER = name
+    settings.DEFAULT_EXCEPTION_REPORTER_FILTER = reporter_filter
+    key = new_session()
+    asked = asked_in_process(name, key, "outer=fail%20before")
+    del asked["headers"]["Cookie"]
+    text = failed(asked)
+    assert f"HTTP_{name.upper().replace('-', '_')}" in text
+    assert (key[15:] in text) is shows
+
+
+def test_the_projects_filter_masks_a_request_without_the_header_too() -> None:
+    request = RequestFactory().get("/", headers={"X-Other": "shown"})
+    assert SessionKeyReporterFilter().get_safe_request_meta(request)["HTTP_X_OTHER"] == "shown"
+
+
+async def test_the_servers_own_scope_stays_as_it_was() -> None:
+    session = SessionStore(transport="header")
+    await session.acreate()
+    key = str(session.session_key).encode()
+    request = AsyncRequestFactory().get("/", headers={"X-Session-Key": key.decode()})
+    scope, headers = request.scope, list(request.scope["headers"])
+    mask_key(request)
+    assert scope["headers"] == headers
+    assert request.scope["headers"] == headers
+    assert key[15:].decode() in repr(scope)
+    assert key[15:].decode() not in repr(request.scope)
+
+
 class ProjectsFilter(SafeExceptionReporterFilter):
     """What a project may have of its own."""
 
@@ -195,12 +307,8 @@ class ProjectsFilter(SafeExceptionReporterFilter):
 
 
 @pytest.fixture
-def projects_filter(settings: Any) -> Iterator[None]:
+def projects_filter(settings: Any, kept_filter: None) -> None:
     settings.DEFAULT_EXCEPTION_REPORTER_FILTER = f"{__name__}.ProjectsFilter"
-    kept: Any = debug.get_default_exception_reporter_filter
-    kept.cache_clear()
-    yield
-    kept.cache_clear()
 
 
 @pytest.mark.usefixtures("projects_filter")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from django.contrib.auth.models import User
@@ -13,6 +13,8 @@ from rest_framework.test import APIClient
 
 from django_header_sessions import registry
 from django_header_sessions.keys import ID_LENGTH
+from django_header_sessions.registry import LiveSession
+from django_header_sessions.rest_framework.request import Request
 from django_header_sessions.rest_framework.testing import HeaderSessionAPIClient
 
 from .conftest import PASSWORD, by_cookie, signed_in
@@ -37,6 +39,16 @@ def test_request_auth_is_the_public_face_of_the_session_without_its_key(ann: Use
     assert response.data["auth"] == "LiveSession"
     assert live.id in response.data["face"]
     assert client.session_key[ID_LENGTH:] not in response.data["face"]
+
+
+def test_a_request_is_what_the_annotation_says(ann: User) -> None:
+    hints = get_type_hints(Request)
+    for client, kind in ((signed_in(ann), LiveSession), (HeaderSessionAPIClient(), type(None))):
+        response: Any = client.get("/api/anyone/")
+        request = response.renderer_context["request"]
+        assert isinstance(request.session, hints["session"])
+        assert isinstance(request.auth, hints["auth"])
+        assert isinstance(request.auth, kind)
 
 
 @pytest.mark.parametrize("path", EVERY_ORDER)

@@ -16,16 +16,16 @@ from rest_framework.test import APIClient
 from django_header_sessions.rest_framework.testing import HeaderSessionAPIClient
 from django_header_sessions.rest_framework.throttling import SignInByName, SignInByOrigin
 from django_header_sessions.testing import HeaderSessionClient
-from tests.documents import chapter, read, snippets
+from tests.pages import Page
 
-DOCUMENT = read("docs/rest-framework.md")
+DOCUMENT = Page.named("docs/rest-framework.md")
 
 pytestmark = pytest.mark.usefixtures("db")
 
 
 def shown(heading: str, **names: Any) -> dict[str, Any]:
     """What the snippets of a chapter define, one after the other."""
-    for snippet in snippets(chapter(DOCUMENT, heading), "python"):
+    for snippet in DOCUMENT.chapter(heading).snippets("python"):
         exec(snippet, names)
     return names
 
@@ -42,8 +42,8 @@ def urlconf(settings: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def whoami(urlconf: ModuleType) -> None:
     """The README's view, where it is mounted there."""
-    told = chapter(read("README.md"), "## Django REST framework")
-    urls = next(text for text in snippets(told, "python") if "urlpatterns" in text)
+    told = Page.named("README.md").chapter("## Django REST framework")
+    urls = next(text for text in told.snippets("python") if "urlpatterns" in text)
     vars(urlconf)["urlpatterns"] = []
     exec(urls, vars(urlconf))
     vars(urlconf)["Whoami"].authentication_classes = [

@@ -140,10 +140,13 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
       end
     end
     redis.call('PEXPIREAT', key, redis.call('PEXPIRETIME', key) - ARGV[1])
-  elseif key:find(':i:', 1, true) then
+  elseif key:find(':[imw]:') then
     for _, entry in ipairs(redis.call('ZRANGE', key, 0, -1)) do
       redis.call('ZINCRBY', key, -ARGV[1], entry)
     end
+  end
+  if key:find(':[clqmw]:') then
+    redis.call('PEXPIREAT', key, redis.call('PEXPIRETIME', key) - ARGV[1])
   end
 end
 """

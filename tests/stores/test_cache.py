@@ -29,6 +29,7 @@ from django_header_sessions.stores.base import Commit, Draft, Expiry
 
 from .bench import FileBench, open_store
 from .contract import HOUR, TERMS, RaceContract, StoreContract, Verbs, near
+from .sharing import ContextContract, ContextRaceContract, LockContract
 
 FILES = "django.core.cache.backends.filebased.FileBasedCache"
 
@@ -48,18 +49,18 @@ def files(folder: Path, backend: str = FILES) -> dict[str, dict[str, Any]]:
     return {"default": {"BACKEND": backend, "LOCATION": str(folder)}}
 
 
-class TestFiles(StoreContract):
+class TestFiles(StoreContract, LockContract, ContextContract):
     @pytest.fixture
     def bench(self, time_machine: TimeMachineFixture, settings: Any, tmp_path: Path) -> FileBench:
         settings.CACHES = files(tmp_path)
         return FileBench(open_store(), time_machine, tmp_path)
 
 
-class TestFilesTogether(RaceContract):
+class TestFilesTogether(RaceContract, ContextRaceContract):
     """That changes are merged under a lock, on a cache whose ``add`` can serve as one."""
 
     many = 8
-    rounds = 10
+    rounds = rotations = 10
 
     @pytest.fixture
     def bench(self, time_machine: TimeMachineFixture, settings: Any, tmp_path: Path) -> FileBench:

@@ -20,6 +20,7 @@ from .contract import (
     StoreContract,
     Verbs,
 )
+from .sharing import ContextContract, LockContract
 
 
 def locmem(location: str, **more: Any) -> dict[str, Any]:
@@ -27,7 +28,9 @@ def locmem(location: str, **more: Any) -> dict[str, Any]:
     return {"BACKEND": backend, "LOCATION": location} | more
 
 
-class TestLocMem(StoreContract, ListContract, RaceContract, ListRaceContract):
+class TestLocMem(
+    StoreContract, ListContract, RaceContract, ListRaceContract, LockContract, ContextContract
+):
     @pytest.fixture
     def bench(
         self, request: pytest.FixtureRequest, settings: Any, time_machine: TimeMachineFixture

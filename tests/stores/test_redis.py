@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shlex
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -21,9 +24,9 @@ from django_header_sessions.fields import Changes
 from django_header_sessions.keys import SessionKey, make
 from django_header_sessions.origin import Origin
 from django_header_sessions.stores import get_store
-from django_header_sessions.stores.base import KINDS, Expiry, Kind, Terms
+from django_header_sessions.stores.base import KINDS, Expiry, Kind, Opened, Queued, Terms
 
-from ..processes import Valkey
+from ..processes import ROOT, Valkey
 from .bench import RedisBench, open_store
 from .conftest import django_redis
 from .contract import (
@@ -39,9 +42,14 @@ from .contract import (
     Verbs,
     near,
 )
+from .sharing import ContextContract, LockContract
+
+README = ROOT / "README.md"
 
 
-class TestRedis(StoreContract, ListContract, RaceContract, ListRaceContract):
+class TestRedis(
+    StoreContract, ListContract, RaceContract, ListRaceContract, LockContract, ContextContract
+):
     @pytest.fixture
     def bench(self, valkey: Valkey, redis_cache: dict[str, Any], settings: Any) -> RedisBench:
         settings.CACHES = {"default": redis_cache}
@@ -319,11 +327,14 @@ async def test_what_is_there_is_listed_to_its_last_millisecond(
     async def creates(key: SessionKey) -> bool:
         return bool(await verbs.create())
 
+    lasting = await verbs.create()
+    (name_of_it,) = [name for name in names(valkey) if name.endswith(lasting.id.encode())]
+    prefix = name_of_it[: name_of_it.index(b":s:")]
+    await verbs.end(lasting.id)
     for look in (counts, walks, walks_backward, sweeps, creates):
         for _ in range(4):
             key = await verbs.create(user="7", expiry=Expiry("deadline", 5))
-            (name,) = [name for name in names(valkey) if name.endswith(key.id.encode())]
-            prefix = name[: name.index(b":s:")]
+            name = prefix + b":s:" + key.id.encode()
             there = True
             while there:
                 shown = await look(key)
@@ -428,17 +439,17 @@ async def test_a_usual_session_is_kept_compact(verbs: Verbs, valkey: Valkey) -> 
     assert valkey.client.object("ENCODING", name) == b"listpack"
 
 
-async def test_all_verbs_work_without_rights_to_scan_or_to_administer(
+async def test_all_works_with_the_rights_that_the_readme_gives_and_no_others(
     verbs: Verbs, valkey: Valkey, settings: Any
 ) -> None:
+    told = re.findall(r"redis-cli (ACL SETUSER .*?)```", README.read_text("utf-8"), re.DOTALL)
+    words = shlex.split(told[0].replace("\\\n", " "))
     command: Any = valkey.client.execute_command
-    command(
-        *("ACL SETUSER", "sessions", "reset", "on", ">pw", "~*", "-@all", "+@fast", "+@hash"),
-        *("+@sortedset", "+@string", "+del", "+exists", "+evalsha", "+eval", "+time"),
-        *("-@dangerous", "-@admin", "-hscan", "-zscan", "-scan", "-sscan"),
-    )
-    settings.CACHES = django_redis(f"redis://sessions:pw@127.0.0.1:{valkey.port}/0")
-    limited = Verbs(RedisBench(open_store(), valkey.client), verbs.mode)
+    command("ACL DELUSER", "sessions")
+    command("ACL SETUSER", *words[2:])
+    settings.CACHES = django_redis(f"redis://sessions:secret@127.0.0.1:{valkey.port}/1")
+    store = open_store()
+    limited = Verbs(RedisBench(store, redis.Redis(port=valkey.port, db=1)), verbs.mode)
     key = await limited.create({"a": b"1"}, user="7", expiry=Expiry("idle", HOUR))
     limited.bench.forward(GRAIN)
     assert await limited.open(key)
@@ -457,10 +468,45 @@ async def test_all_verbs_work_without_rights_to_scan_or_to_administer(
     assert page.next is not None
     assert (await limited.page(1, page.next)).sessions == []
     assert len(await limited.of_user("8")) == 1
+    assert len(await limited.activity()) == 60
     assert await limited.sweep() == 0
+    await limited.commit_context(new, "one", Changes(set={"a": b"1"}), new=True)
+    assert await limited.open_context(new, "one") == {"a": b"1"}
+    assert len(await limited.contexts(key.id)) == 1
+    await limited.promote(new, "one")
+    assert not await limited.end_context(key.id, "one")
+    waiter = store.waiter()
+    try:
+        assert isinstance(await limited.lock(new, "p.1"), Opened)
+        assert isinstance(await limited.lock(new, waiter.ticket), Queued)
+        for _ in range(2):  # until it hears
+            await asyncio.to_thread(waiter.wait, 0.3)
+        began = time.perf_counter()
+        await limited.unlock(key.id, "p.1")
+        await asyncio.to_thread(waiter.wait, 5)
+        assert time.perf_counter() - began < 4, "the wake-up was not published, or not heard"
+    finally:
+        waiter.close()
     assert await limited.end(key.id)
+    assert store.memory() is not None
+    assert [finding.level for finding in store.examine()] == ["ok"]
+    servers: Any = store
+    servers._servers._server.ping()
     with pytest.raises(redis.exceptions.NoPermissionError):
         redis.Redis.from_url(settings.CACHES["default"]["LOCATION"]).keys("*")
+
+
+def test_who_may_not_be_asked_how_it_is_is_not_taken_for_ill(valkey: Valkey, settings: Any) -> None:
+    valkey.client.acl_setuser(
+        "few", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", "-info", "-ping"]
+    )
+    settings.CACHES = django_redis(f"redis://few:pw@127.0.0.1:{valkey.port}/0")
+    store: Any = open_store()
+    assert store.memory() is None
+    (finding,) = store.examine()
+    assert finding.level == "warning"
+    assert "does not tell how it is set up" in finding.text
+    store._servers._server.ping()
 
 
 def test_each_alias_has_one_store_a_process(redis_cache: dict[str, Any], settings: Any) -> None:

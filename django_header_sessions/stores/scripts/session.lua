@@ -60,6 +60,93 @@ local function tally(counters, now, what, by)
   end
 end
 
+-- What a request gets that opens a session, of whose meta values it has `own_idle`, `own_deadline`,
+-- `deadline`, `seen` and `user`. Slides the idle timeout once per grain: key, index and last seen
+-- together.
+local function opened(session, index, id, now, idle, own_idle, own_deadline, deadline, seen, user)
+  local over, gone = lifetime(now, idle, own_idle, own_deadline, deadline)
+  if now - seen >= grain(tonumber(own_idle or idle)) then
+    redis.call('HSET', session, S, now)
+    redis.call('PEXPIREAT', session, gone)
+    redis.call('ZADD', index, gone, member(id, user))
+  end
+  return packed(id, over - now, now, redis.call('HGETALL', session))
+end
+
+-- Whose turn it is of those who wait for a lock: the first to have come that asks again still.
+local function next_turn(queue, waiters, now)
+  while true do
+    local first = redis.call('ZRANGE', queue, 0, 0)[1]
+    if not first then return nil end
+    local until_ms = redis.call('ZSCORE', waiters, first)
+    if until_ms and tonumber(until_ms) >= now then return first end
+    redis.call('ZREM', queue, first)
+    redis.call('ZREM', waiters, first)
+  end
+end
+
+-- Gives a lock back and wakes who is next, by the name of its process, which its ticket begins
+-- with; if that is the process that asks, its answer has the ticket: it need not be told twice. That
+-- nobody may PUBLISH here is no reason not to unlock.
+local function unlock(lock, queue, waiters, ticket, channels)
+  if redis.call('GET', lock) == ticket then redis.call('DEL', lock) end
+  redis.call('ZREM', queue, ticket)
+  redis.call('ZREM', waiters, ticket)
+  if redis.call('EXISTS', lock) == 1 then return '' end
+  local first = next_turn(queue, waiters, clock())
+  if not first then return '' end
+  local process = first:match('^[^.]*')
+  if process == ticket:match('^[^.]*') then return first end
+  redis.pcall('PUBLISH', channels .. process, first)
+  return ''
+end
+
+-- How many fields a hash has, and the bytes of their names and values.
+local function measured(key)
+  local count, bytes = 0, 0
+  for _, name in ipairs(redis.call('HKEYS', key)) do
+    if name:byte() ~= 255 then
+      count = count + 1
+      bytes = bytes + #name + redis.call('HSTRLEN', key, name)
+    end
+  end
+  return count, bytes
+end
+
+-- Removes the fields of a hash; its meta values stay.
+local function clear(key)
+  for _, name in ipairs(redis.call('HKEYS', key)) do
+    if name:byte() ~= 255 then redis.call('HDEL', key, name) end
+  end
+end
+
+-- Sets the fields whose names and values are arguments from `set` on, and deletes those whose names
+-- are from `delete` on, up to before `rest`.
+local function change(key, set, delete, rest)
+  -- In parts: concurrent commits may have made more fields than unpack can put out at once.
+  for at = set, delete - 1, 1000 do
+    redis.call('HSET', key, unpack(ARGV, at, math.min(at + 999, delete - 1)))
+  end
+  for at = delete, rest - 1, 1000 do
+    redis.call('HDEL', key, unpack(ARGV, at, math.min(at + 999, rest - 1)))
+  end
+end
+
+-- A context in an answer: as a session, with its name as one meta value more.
+local function packed_context(id, name, hash)
+  hash[#hash + 1], hash[#hash + 2] = '\255k', name
+  return packed(id, 0, 0, hash)
+end
+
+-- Begins the idle timeout of a context anew; it ends with its session at the latest.
+local function slide_context(session, context, contexts, name, idle)
+  local over = redis.call('PEXPIRETIME', session)
+  local gone = math.min(clock() + idle, over)
+  redis.call('PEXPIREAT', context, gone)
+  redis.call('ZADD', contexts, gone, name)
+  redis.call('PEXPIREAT', contexts, over)
+end
+
 -- Whether a hash is one of the last four.
 local function was_good(previous, hash)
   for at = 1, previous and #previous or 0, 16 do

@@ -1,4 +1,4 @@
-"""What the documents tell people to do, so that tests can do it: snippets, and transcripts."""
+"""Transcripts of the documentation, so that tests can do what they show."""
 
 from __future__ import annotations
 
@@ -6,26 +6,8 @@ import http.client
 import re
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
-
-from .processes import ROOT
 
 KEY = "[a-z0-9]{40}"
-
-
-def read(name: str) -> str:
-    return Path(ROOT / name).read_text("utf-8")
-
-
-def chapter(text: str, heading: str) -> str:
-    """The text from a heading to the next one of its level or above."""
-    level = heading.partition(" ")[0]
-    rest = text.split(f"\n{heading}\n", 1)[1]
-    return re.split(rf"\n#{{1,{len(level)}}} ", rest)[0]
-
-
-def snippets(text: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,8 @@
+"""System checks: one id, one condition, one hint that says what to do. Ids are never reused.
+
+``docs/checks.md`` lists them all.
+"""
+
+from . import caching, cors, header, neighbours, stores, urls, values, wiring
+
+__all__ = ["caching", "cors", "header", "neighbours", "stores", "urls", "values", "wiring"]

@@ -1,0 +1,136 @@
+"""A filter for ``logging`` that keeps session keys out of what is logged.
+
+The package itself logs no key. This is for those who log headers: an access log, a client library
+that is being debugged, a middleware that writes down what came in. ``docs/logging.md`` shows where
+to put it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+
+from .conf import conf
+from .keys import ID_LENGTH
+from .resolvers import NEW
+
+MASK = "***"
+"""What stands for a secret; ASCII, since a log's stream may take nothing else."""
+
+DEPTH = 10
+"""How deep within one another dicts and lists are looked at: a log may be given one that holds
+itself."""
+
+# A sha1 in hexadecimal, such as the name of a commit, has as many characters. That a key looks
+# like one happens once in 10^14.
+_NO_SHA1 = r"(?![0-9a-f]{40}(?![a-z0-9]))"
+_KEY = rf"(?<![a-z0-9]){_NO_SHA1}([a-z0-9]{{{ID_LENGTH}}})[a-z0-9]{{25}}(?![a-z0-9])"
+_TEXT, _BYTES = re.compile(_KEY), re.compile(_KEY.encode())
+_LONG_ENOUGH = re.compile(r"[a-z0-9]{40}")
+"""What most texts fail, at a third of the price."""
+
+_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+
+
+class SessionKeyFilter(logging.Filter):
+    """Leaves of each session key in a log record its id, as in ``9yvw6jgbg8bg0n9***``.
+
+    Looks at the message, at the traceback, and at the texts, bytes, mappings, lists and tuples
+    that ``extra`` added; what these have under the session header's name is masked whatever it
+    looks like. Lets every record pass, and changes only one that has something to hide.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if _holds_key(record):
+            # The arguments keep their places and their classes: formatters of servers count on it.
+            record.msg = _masked(record.msg)
+            record.args = _masked(record.args)
+            if _holds_key(record):
+                # It is in an object of some other kind, whose text is all that can be masked.
+                record.msg, record.args = _masked(record.getMessage()), None
+        if extra := vars(record).keys() - _STANDARD:
+            header = _header()
+            for name in extra:
+                setattr(record, name, _entry(name, getattr(record, name), header))
+        if record.exc_info and not record.exc_text:
+            traceback = logging.Formatter().formatException(record.exc_info)
+            if _has_key(traceback):
+                # What formatters show instead of making their own.
+                record.exc_text = traceback
+        record.exc_text = _masked(record.exc_text)
+        record.stack_info = _masked(record.stack_info)
+        return True
+
+
+def _holds_key(record: logging.LogRecord) -> bool:
+    try:
+        return _has_key(record.getMessage())
+    except Exception:
+        # Arguments that do not fit, or a __str__ that fails: logging says so in its own way.
+        return False
+
+
+def _has_key(text: str) -> bool:
+    return bool(_LONG_ENOUGH.search(text) and _TEXT.search(text))
+
+
+def _masked(value: Any, header: str = "", depth: int = DEPTH) -> Any:
+    """``value`` without secrets; itself where there is nothing to hide. ``header`` names what is
+    secret altogether, in its canonical form."""
+    if isinstance(value, str):
+        return _TEXT.sub(rf"\1{MASK}", value) if _has_key(value) else value
+    if isinstance(value, bytes):
+        return _BYTES.sub(rb"\1" + MASK.encode(), value) if _BYTES.search(value) else value
+    if not depth:
+        return value
+    if isinstance(value, Mapping):
+        changes = {
+            name: masked
+            for name, each in value.items()
+            if (masked := _entry(name, each, header, depth - 1)) is not each
+        }
+        if not changes:
+            return value
+        changed = copy.copy(value) if isinstance(value, dict) else dict(value)
+        for name, masked in changes.items():
+            changed[name] = masked
+        return changed
+    if type(value) in (list, tuple):
+        if len(value) == 2 and isinstance(value[0], str | bytes):
+            # As ASGI and HTTP libraries have headers.
+            parts = [_masked(value[0]), _entry(value[0], value[1], header, depth - 1)]
+        else:
+            parts = [_masked(each, header, depth - 1) for each in value]
+        same = all(part is each for part, each in zip(parts, value, strict=True))
+        return value if same else type(value)(parts)
+    return value
+
+
+def _entry(name: object, value: Any, header: str, depth: int = DEPTH) -> Any:
+    """What stands under ``name``, of which all is secret if that is the header's."""
+    masked = _masked(value, header, depth)
+    if masked is not value or not header or _canonical(name) != header:
+        return masked
+    if isinstance(value, str):
+        return value if value in ("", NEW) else MASK
+    if isinstance(value, bytes):
+        return value if value in (b"", NEW.encode()) else MASK.encode()
+    if type(value) in (list, tuple) and depth:
+        return [_entry(name, each, header, depth - 1) for each in value]
+    return value
+
+
+def _header() -> str:
+    # A server's own log is set up, and written to, before there are settings.
+    return _canonical(conf.HEADER_SESSIONS_HEADER if settings.configured else "X-Session-Key")
+
+
+def _canonical(name: object) -> str:
+    """One form of a header's name, as HTTP, a WSGI environ, or Python writes it."""
+    text = name.decode("latin-1") if isinstance(name, bytes) else str(name)
+    return text.lower().replace("-", "_").removeprefix("http_")

@@ -1,0 +1,412 @@
+"""Contexts: mappings of their own inside a session, for calls that run side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from django_header_sessions.context import Context
+from django_header_sessions.engine import SessionStore
+from django_header_sessions.exceptions import (
+    ContextNameInvalid,
+    ContextUnknown,
+    SessionEnded,
+    SessionReadOnly,
+    SessionTooLarge,
+    TooManyContexts,
+)
+from django_header_sessions.stores.base import Store
+
+from .face import Face, Half, Sessions
+
+
+@pytest.fixture
+def shared(any_store: Store, transport: Any, half: Half) -> Sessions:
+    """Sessions of each transport, through each half, on every kind of store."""
+    return Sessions(transport, half)
+
+
+async def finish(face: Face, *, commit: bool = True) -> None:
+    """The end of a request."""
+    await face.finish(commit=commit)
+
+
+async def ask(context: Context, half: Half, name: str) -> Any:
+    """A method of a context, by the half of the API that is tested."""
+    return await getattr(context, "a" + name)() if half == "async" else getattr(context, name)()
+
+
+async def test_a_context_is_stored_with_its_request_and_found_by_the_next(shared: Sessions) -> None:
+    face = await shared.saved(of="session")
+    context = await face.context("tool")
+    assert dict(context) == {}
+    context["n"], context["cart"] = 1, {"x": [1]}
+    assert await shared.stored(face) == {"of": "session"}
+    await finish(face)
+
+    again = await shared.opened(face.key)
+    context = await again.context("tool")
+    assert dict(context) == {"n": 1, "cart": {"x": [1]}}
+    assert dict(await (await shared.opened(face.key)).context("other")) == {}
+    # What is changed in place is found without being told of.
+    context["cart"]["x"].append(2)
+    del context["n"]
+    await finish(again)
+    context = await (await shared.opened(face.key)).context("tool")
+    assert dict(context) == {"cart": {"x": [1, 2]}}
+    assert await shared.stored(face) == {"of": "session"}
+
+
+async def test_a_request_that_failed_stores_no_context(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    (await face.context("tool"))["n"] = 1
+    await finish(face, commit=False)
+    assert await (await shared.opened(face.key)).contexts() == []
+
+
+async def test_one_that_was_only_looked_for_is_not_made(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    assert "n" not in await face.context("tool")
+    await finish(face)
+    assert await face.contexts() == []
+
+
+async def test_the_first_context_makes_the_session_too(shared: Sessions) -> None:
+    face = shared.new()
+    await face.open()
+    (await face.context("tool"))["n"] = 1
+    assert face.session.session_key is None
+    await finish(face)
+    assert await shared.stored(face) == {}
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {"n": 1}
+
+
+async def test_a_request_has_one_context_of_a_name(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    context = await face.context("tool")
+    context["n"] = 1
+    assert await face.context("tool") is context
+
+
+async def test_calls_at_the_same_time_do_not_see_each_others_contexts(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    one, two = await shared.opened(face.key), await shared.opened(face.key)
+    (await one.context("one"))["n"] = 1
+    (await two.context("two"))["n"] = 2
+    await finish(one)
+    await finish(two)
+    reader = await shared.opened(face.key)
+    assert dict(await reader.context("one")) == {"n": 1}
+    assert dict(await reader.context("two")) == {"n": 2}
+    assert [(each.name, each.fields) for each in await reader.contexts()] == [
+        ("one", 1),
+        ("two", 1),
+    ]
+
+
+async def test_changes_of_one_context_at_the_same_time_are_merged(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    one, two = await shared.opened(face.key), await shared.opened(face.key)
+    for each, name in ((one, "x"), (two, "y")):
+        (await each.context("tool"))[name] = 1
+    await finish(one)
+    await finish(two)
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {"x": 1, "y": 1}
+
+
+async def test_a_handle_is_passed_from_call_to_call(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    handle = await face.new_context()
+    assert handle != await face.new_context()
+    # It is there at once, empty as it is.
+    context = await (await shared.opened(face.key)).context(handle)
+    assert dict(context) == {}
+    again = await shared.opened(face.key)
+    (await again.context(handle))["n"] = 1
+    await finish(again)
+    assert dict(await (await shared.opened(face.key)).context(handle)) == {"n": 1}
+
+
+async def test_a_new_context_makes_the_session_too(shared: Sessions) -> None:
+    face = shared.new()
+    handle = await face.new_context()
+    assert dict(await (await shared.opened(face.key)).context(handle)) == {}
+
+
+async def test_a_handle_opens_nothing_but_in_its_own_session(shared: Sessions) -> None:
+    face, other, new = await shared.saved(a=1), await shared.saved(a=1), shared.new()
+    handle = await face.new_context()
+    never = "~" + "a" * 20
+    said = set()
+    for stranger, named in ((other, handle), (new, handle), (face, never), (new, never)):
+        with pytest.raises(ContextUnknown) as raised:
+            await stranger.context(named)
+        assert stranger.session.fault is None
+        said.add(str(raised.value))
+    # Another's is as unknown as one that was never issued.
+    assert len(said) == 1
+    assert await face.end_context(handle)
+    with pytest.raises(ContextUnknown):
+        await (await shared.opened(face.key)).context(handle)
+
+
+async def test_a_context_that_was_ended_meanwhile_does_not_come_back(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    async_half = shared.half
+    (await face.context("tool"))["n"] = 1
+    await finish(face)
+    slow = await shared.opened(face.key)
+    context = await slow.context("tool")
+    assert await (await shared.opened(face.key)).end_context("tool") is True
+    assert await (await shared.opened(face.key)).end_context("tool") is False
+    context["n"] = 2
+    with pytest.raises(ContextUnknown):
+        await finish(slow)
+    with pytest.raises(ContextUnknown):
+        await ask(context, async_half, "promote")
+    assert await ask(context, async_half, "end") is False
+    assert await (await shared.opened(face.key)).contexts() == []
+
+
+async def test_what_was_written_before_it_was_ended_here_is_not_stored(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    context = await face.context("tool")
+    context["n"] = 1
+    assert await ask(context, shared.half, "end") is False
+    await finish(face)
+    assert await face.contexts() == []
+
+
+async def test_a_context_is_a_block(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+
+    async def write(context: Context, value: int, *, fail: bool) -> None:
+        if shared.half == "async":
+            async with context as mine:
+                mine["n"] = value
+                if fail:
+                    raise ZeroDivisionError
+        else:
+            with context as mine:
+                mine["n"] = value
+                if fail:
+                    raise ZeroDivisionError
+
+    await write(await face.context("tool"), 1, fail=False)
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {"n": 1}
+    with pytest.raises(ZeroDivisionError):
+        await write(await (await shared.opened(face.key)).context("tool"), 2, fail=True)
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {"n": 1}
+
+
+async def test_a_promotion_merges_the_fields_into_the_session(shared: Sessions) -> None:
+    face = await shared.saved(a="session's", b="session's")
+    (await face.context("tool")).update(a="context's", c="context's")
+    await finish(face)
+
+    caller = await shared.opened(face.key)
+    assert (await caller.items()) is not None
+    context = await caller.context("tool")
+    context["d"] = ["unsaved"]
+    other = await shared.opened(face.key)
+    await other.set("e", "another's")
+    await other.save()
+    await ask(context, shared.half, "promote")
+    expected = {"a": "context's", "b": "session's", "c": "context's", "d": ["unsaved"]}
+    assert dict(await caller.items()) == expected
+    await finish(caller)
+    assert await shared.stored(face) == {**expected, "e": "another's"}
+    assert await (await shared.opened(face.key)).contexts() == []
+    # What is promoted is done at once, and not undone by a request that fails.
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {}
+
+
+async def test_what_was_assigned_in_the_session_stands_against_a_promotion(
+    shared: Sessions,
+) -> None:
+    face = await shared.saved(a="session's")
+    (await face.context("tool"))["a"] = "context's"
+    await finish(face)
+    caller = await shared.opened(face.key)
+    await caller.set("a", "assigned")
+    await ask(await caller.context("tool"), shared.half, "promote")
+    assert await caller.get("a") == "assigned"
+    await finish(caller)
+    assert await shared.stored(face) == {"a": "assigned"}
+
+
+async def test_a_context_that_was_never_stored_can_be_promoted(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    context = await face.context("tool")
+    context["b"] = 2
+    await ask(context, shared.half, "promote")
+    assert await shared.stored(face) == {"a": 1, "b": 2}
+    new = shared.new()
+    await new.open()
+    context = await new.context("tool")
+    context["b"] = 2
+    await ask(context, shared.half, "promote")
+    assert await shared.stored(new) == {"b": 2}
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "a b", "a\n", "\x00", "é", "x" * 2**20, 7, b"a"])
+async def test_a_name_that_is_none_is_refused_without_asking_the_store(
+    shared: Sessions, name: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    face = await shared.saved(a=1)
+    monkeypatch.setattr(SessionStore, "_store", None, raising=False)
+    for act in (face.context, face.end_context):
+        with pytest.raises(ContextNameInvalid) as raised:
+            await act(name)
+        assert len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 64, "!", "~", "a/b:c", "{}", "tool-7/call_3"])
+async def test_names_of_all_sorts_are_names(local_sessions: Sessions, name: str) -> None:
+    face = await local_sessions.saved(a=1)
+    if name == "~":
+        with pytest.raises(ContextUnknown):
+            await face.context(name)
+        return
+    (await face.context(name))["n"] = 1
+    await finish(face)
+    assert [context.name for context in await face.contexts()] == [name]
+
+
+async def test_without_a_name_it_is_the_one_that_the_request_names(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    mine = shared.new(face.key, context_name="call-7")
+    await mine.open()
+    (await mine.context())["n"] = 1
+    await finish(mine)
+    assert dict(await (await shared.opened(face.key)).context("call-7")) == {"n": 1}
+    with pytest.raises(ContextNameInvalid, match="names no context"):
+        await (await shared.opened(face.key)).context()
+
+
+async def test_a_field_that_would_be_djangos_is_refused(local_sessions: Sessions) -> None:
+    face = await local_sessions.saved(a=1)
+    context = await face.context("tool")
+    for name in ("_auth_user_id", "_session_expiry", "_"):
+        with pytest.raises(ValueError, match="Django's own"):
+            context[name] = "1"
+        with pytest.raises(ValueError, match="Django's own"):
+            context.update({name: "1"})
+    assert dict(context) == {}
+
+
+async def test_each_context_is_held_to_the_limit_of_bytes(shared: Sessions, settings: Any) -> None:
+    settings.HEADER_SESSIONS_MAX_BYTES = 100
+    face = await shared.saved(a="x" * 60)
+    for name in ("one", "two"):
+        (await face.context(name))["b"] = "x" * 90
+    await finish(face)
+    caller = await shared.opened(face.key)
+    context = await caller.context("one")
+    context["c"] = "x" * 20
+    with pytest.raises(SessionTooLarge):
+        await finish(caller)
+    # Together with the session's own it would be too much.
+    with pytest.raises(SessionTooLarge):
+        await ask(await (await shared.opened(face.key)).context("two"), shared.half, "promote")
+    assert await shared.stored(face) == {"a": "x" * 60}
+    assert len(await (await shared.opened(face.key)).contexts()) == 2
+
+
+async def test_there_are_no_more_than_the_setting_says(shared: Sessions, settings: Any) -> None:
+    settings.HEADER_SESSIONS_MAX_CONTEXTS = 2
+    face = await shared.saved(a=1)
+    await face.new_context()
+    (await face.context("tool"))["n"] = 1
+    await finish(face)
+    with pytest.raises(TooManyContexts):
+        await face.new_context()
+    caller = await shared.opened(face.key)
+    (await caller.context("one-more"))["n"] = 1
+    with pytest.raises(TooManyContexts):
+        await finish(caller)
+    assert len(await caller.contexts()) == 2
+
+
+async def test_a_context_may_idle_for_less_than_its_session(
+    clocked: None, time_machine: Any, half: Half
+) -> None:
+    sessions = Sessions("header", half)
+    time_machine.move_to(1_800_000_000, tick=False)
+    face = await sessions.saved(a=1)
+    handle = await face.new_context(idle_timeout=60)
+    (await face.context("tool", idle_timeout=0.5))["n"] = 1
+    await finish(face)
+    assert [each.expires_in for each in await face.contexts()] == [500, 60_000]
+    for _ in range(3):
+        time_machine.shift(50)
+        await (await sessions.opened(face.key)).context(handle)
+    assert len(await face.contexts()) == 1
+    time_machine.shift(61)
+    with pytest.raises(ContextUnknown):
+        await (await sessions.opened(face.key)).context(handle)
+    assert await sessions.stored(face) == {"a": 1}
+
+
+async def test_a_flush_ends_the_contexts(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    key = face.key
+    await face.new_context()
+    (await face.context("tool"))["n"] = 1
+    await face.flush()
+    await finish(face)
+    assert face.session.session_key is None
+    with pytest.raises(SessionEnded):
+        await shared.new(key).context("tool")
+    assert await shared.new(key).contexts() == []
+
+
+async def test_a_rotation_changes_nothing_about_contexts(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    handle = await face.new_context()
+    (await face.context(handle))["n"] = 1
+    await face.cycle_key()
+    await finish(face)
+    assert dict(await (await shared.opened(face.key)).context(handle)) == {"n": 1}
+
+
+async def test_clearing_the_session_spares_its_contexts(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    (await face.context("tool"))["n"] = 1
+    await finish(face)
+    caller = await shared.opened(face.key)
+    caller.session.clear()
+    await finish(caller)
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {"n": 1}
+
+
+async def test_where_a_session_is_only_read_so_are_its_contexts(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    context = await face.context("tool")
+    context["cart"] = [1]
+    await finish(face)
+    caller = await shared.opened(face.key)
+    before = await caller.context("tool")
+    with caller.session.readonly():
+        other = await caller.context("other")
+        for writable in (before, other):
+            with pytest.raises(SessionReadOnly):
+                writable["n"] = 1
+        with pytest.raises(SessionReadOnly):
+            del before["cart"]
+        with pytest.raises(SessionReadOnly):
+            await caller.new_context()
+        with pytest.raises(SessionReadOnly):
+            await caller.end_context("tool")
+        with pytest.raises(SessionReadOnly):
+            await ask(before, shared.half, "promote")
+        before["cart"].append(2)
+        await finish(caller)
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {"cart": [1]}
+
+
+async def test_a_context_shows_no_values(local_sessions: Sessions) -> None:
+    context = await (await local_sessions.saved(a=1)).context("tool")
+    context["token"] = "a secret"
+    assert repr(context) == "<context tool: token>"
