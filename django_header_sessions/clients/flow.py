@@ -40,7 +40,14 @@ from django_header_sessions.clients.steps import (
     Wait,
 )
 
-__all__ = ["Flow"]
+__all__ = [
+    "Flow",
+    "InsecureOrigin",
+    "SessionError",
+    "SessionKey",
+    "SessionLost",
+    "SessionNotStarted",
+]
 
 # A call is repeated this often in all for a newer key; more means that somebody rotates in a loop.
 MAX_TAKES = 3
