@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: help demo serve test coverage matrix test-browser test-nginx soak lint bench bench-client clean
+.PHONY: help demo serve test coverage matrix test-browser test-nginx schemathesis soak lint bench bench-client clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -29,6 +29,9 @@ test-browser: $(VENV)/test  ## what needs a browser: Debian's chromium and chrom
 
 test-nginx: $(VENV)/test  ## what needs a proxy: Debian's nginx-light
 	$(BIN)/python -m pytest -m nginx
+
+schemathesis: $(VENV)/test  ## some thousand generated calls of the session resource, in a few minutes
+	SCHEMATHESIS_EXAMPLES=300 $(BIN)/python -m pytest -s tests/rest_framework/test_schemathesis.py
 
 soak: $(VENV)/test  ## faults under load, for some eight minutes, with a table at the end
 	$(BIN)/python -m soak

@@ -2,8 +2,9 @@
 """Header sessions over real HTTP, as a transcript that checks itself.
 
 ``demo.py`` starts the example server, runs a scripted client against it, and prints what goes
-over the wire; then the same against two servers that share one Valkey. It exits 0 only if every
-answer was as it should be. ``demo.py --serve`` leaves one server running for a person.
+over the wire; then the same against two servers that share one Valkey, behind a balancer that takes
+turns. The client is the one that the package has for httpx. It exits 0 only if every answer was as
+it should be. ``demo.py --serve`` leaves one server running for a person.
 """
 
 import argparse
@@ -19,22 +20,31 @@ import string
 import subprocess
 import sys
 import tempfile
+import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPMessage
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NoReturn
 
+import httpx
+
+from django_header_sessions.clients.httpx import HeaderSession, SessionError, SessionLost
+
 HERE = Path(__file__).resolve().parent
 HEADER = "X-Session-Key"
 SHOWN = (HEADER, "X-Session-Expires-In", "Cache-Control", "WWW-Authenticate")
+SERVED_BY = "X-Served-By"
 DEFAULT_PASSWORD = "correct horse battery staple"
 PASSWORD = os.environ.get("EXAMPLE_PASSWORD") or DEFAULT_PASSWORD
-CLIENTS, CALLS_EACH = 8, 25
+SIGN_IN = {"username": "demo", "password": PASSWORD}
+THREADS, CALLS_EACH = 8, 25
 WIDTH = 96
 LONGEST = WIDTH - 4
 
@@ -59,8 +69,7 @@ class Server:
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
-    reason: str
-    headers: HTTPMessage
+    headers: httpx.Headers
     body: Any
 
     def get(self, name: str) -> Any:
@@ -69,90 +78,81 @@ class Answer:
 
 
 class Client:
-    """All that a client has to do: send back the key it was told last, on connections kept open.
+    """The package's client for httpx, and a look at what it sends and is told.
 
-    With several servers it turns to the next one on every call.
+    All that a client of sessions has to do is ``HeaderSession``'s: the rest of this class prints.
     """
 
-    def __init__(self, servers: Sequence[Server], key: str | None = None, *, quiet: bool = False):
-        self.key = key
+    def __init__(
+        self, url: str, *, quiet: bool = False, renew: Callable[[], object] | None = None
+    ) -> None:
+        self.session = HeaderSession(renew=renew)
+        hooks = self.session.event_hooks
+        hooks["request"].append(self._show_request)
+        hooks["response"].append(self._show_answer)
+        self.http = httpx.Client(
+            base_url=url, auth=self.session, event_hooks=hooks, timeout=10, trust_env=False
+        )
+        self.quiet = quiet
         self.calls = 0
-        self.connections: list[HTTPConnection] = []
-        self._open: dict[Server, HTTPConnection] = {}
-        self._turns = cycle(servers)
-        self._quiet = quiet
-        self._told = [key] if key else []
+        self.connections: list[object] = []
+        self._told: list[str] = []
+
+    @property
+    def key(self) -> str | None:
+        return self.session.key
 
     def call(
         self, method: str, path: str, body: object = None, *, other_key: str | None = None
     ) -> Answer:
-        """One exchange; with ``other_key`` that one is sent, and the own key stays as it is."""
-        server = next(self._turns)
-        self.calls += 1
-        headers = {"Accept": "application/json"}
-        if key := other_key or self.key:
-            headers[HEADER] = key
-        content = None
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-            content = json.dumps(body).encode()
-        connection, is_new = self._connection(server)
-        self._show_request(f"{method} {path}", server, connection, is_new, key, body)
+        """One exchange; with ``other_key`` that one is sent, and the session stays out of it."""
+        other: dict[str, Any] = {"auth": None, "headers": {HEADER: other_key}}
         try:
-            connection.request(method, path, content, headers)
-            response = connection.getresponse()
-            text = response.read().decode()
-            is_json = response.headers.get_content_type().endswith("json")
-            document = json.loads(text) if is_json else text
-        except (OSError, HTTPException, ValueError) as error:
-            raise Failed(f"{method} {path} on server {server.name}: {error!r}") from error
-        answer = Answer(response.status, response.reason, response.headers, document)
-        if other_key is None and (told := answer.headers.get(HEADER)) is not None:
-            # An empty one says: forget the key.
-            self.key = told or None
-            self._told.append(told)
-        self._show_answer(answer)
-        return answer
+            response = self.http.request(method, path, json=body, **(other if other_key else {}))
+        except httpx.HTTPError as error:
+            raise Failed(f"{method} {path}: {error!r}") from error
+        return Answer(response.status_code, response.headers, body_of(response))
+
+    def at_once(self, method: str, path: str, bodies: Sequence[object]) -> None:
+        """As many exchanges as there are bodies, all at the same time and none of them shown."""
+        before, self.quiet = self.quiet, True
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(lambda body: self.call(method, path, body), bodies))
+        self.quiet = before
 
     def close(self) -> None:
-        for connection in self.connections:
-            connection.close()
+        self.http.close()
 
-    def _connection(self, server: Server) -> tuple[HTTPConnection, bool]:
-        if (known := self._open.get(server)) is not None and known.sock is not None:
-            return known, False
-        connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
-        self.connections.append(connection)
-        self._open[server] = connection
-        return connection, True
-
-    def _show_request(
-        self,
-        line: str,
-        server: Server,
-        connection: HTTPConnection,
-        is_new: bool,
-        key: str | None,
-        body: object,
-    ) -> None:
-        if self._quiet:
+    def _show_request(self, request: httpx.Request) -> None:
+        if self.quiet:
             return
-        number = self.connections.index(connection) + 1
-        where = f"server {server.name}, connection {number} {'opened' if is_new else 'kept'}"
-        print(f"\n  → {paint(line, BOLD):<{WIDTH - 42}} {paint(where, DIM)}")
-        if key:
+        line = f"{request.method} {request.url.path}"
+        print(f"\n  → {paint(line, BOLD)}")
+        if key := request.headers.get(HEADER):
             print(f"    {HEADER}: {self._shown(key)}")
-        if body is not None:
-            print(f"    {dumped(hidden(body))}")
+        if request.content:
+            print(f"    {dumped(hidden(json.loads(request.content)))}")
 
-    def _show_answer(self, answer: Answer) -> None:
-        if self._quiet:
+    def _show_answer(self, response: httpx.Response) -> None:
+        self.calls += 1
+        address = response.extensions["network_stream"].get_extra_info("client_addr")
+        is_new = address not in self.connections
+        if is_new:
+            self.connections.append(address)
+        if (told := response.headers.get(HEADER)) and told not in self._told:
+            self._told.append(told)
+        response.read()
+        if self.quiet:
             return
-        print(f"  ← {paint(f'{answer.status} {answer.reason}', BOLD)}")
+        number = self.connections.index(address) + 1
+        where = f"server {response.headers[SERVED_BY]}, connection {number} "
+        where += "opened" if is_new else "kept"
+        line = f"{response.status_code} {response.reason_phrase}"
+        print(f"  ← {paint(line, BOLD):<{WIDTH - 42}} {paint(where, DIM)}")
         for name in SHOWN:
-            if (value := answer.headers.get(name)) is not None:
+            if (value := response.headers.get(name)) is not None:
                 print(f"    {name}: {self._shown(value) if name == HEADER else value}")
-        for line in pretty(answer.body):
+        for line in pretty(body_of(response)):
             print(f"    {line}")
 
     def _shown(self, key: str) -> str:
@@ -164,14 +164,79 @@ class Client:
         return f"{short} (key {self._told.index(key) + 1})" if key in self._told else short
 
 
+def body_of(response: httpx.Response) -> Any:
+    """What the body holds, as text where it is no JSON."""
+    is_json = response.headers.get("Content-Type", "").endswith("json")
+    return response.json() if is_json else response.text
+
+
+@contextmanager
+def balancing(servers: Sequence[Server]) -> Iterator[str]:
+    """One address for all servers, which take turns; yields its URL.
+
+    A client sends its key to one origin only. Connections to it are kept open; which server an
+    answer comes from, a header says.
+    """
+    turns = cycle(servers)
+    dropped = {"connection", "keep-alive", "transfer-encoding", "content-length", "server", "date"}
+
+    class Balancer(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        # Headers and body in one segment, or the next one waits for an acknowledgement.
+        wbufsize = -1
+        disable_nagle_algorithm = True
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+        def forward(self) -> None:
+            server = next(turns)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            headers = {name: text for name, text in self.headers.items() if name != "Connection"}
+            connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+            try:
+                connection.request(self.command, self.path, body, headers)
+                answer = connection.getresponse()
+                content = answer.read()
+            finally:
+                connection.close()
+            self.send_response(answer.status)
+            for name, text in answer.getheaders():
+                if name.lower() not in dropped:
+                    self.send_header(name, text)
+            self.send_header(SERVED_BY, server.name)
+            if answer.status != 204:
+                self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = forward  # noqa: N815  http.server's names
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Balancer) as listener:
+        listener.daemon_threads = True
+        threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listener.server_port}"
+        finally:
+            listener.shutdown()
+
+
 # --- What it does, and what must come of it ------------------------------------------------------
 
 
 def play(servers: Sequence[Server]) -> None:
     """The scripted client, against these servers in turn."""
-    client = Client(servers)
+    with balancing(servers) as url:
+        try:
+            play_at(url)
+        except SessionError as error:
+            raise Failed(str(error)) from error
 
-    headline("The first call has no key; the answer announces one")
+
+def play_at(url: str) -> None:
+    client = Client(url)
+
+    headline("The first call says that it has no key yet; the answer announces one")
     answer = client.call("PATCH", "/api/state/", {"project": "garden shed", "budget": 900})
     expect("it is answered like any other", answer.status == 200)
     expect(
@@ -207,16 +272,16 @@ def play(servers: Sequence[Server]) -> None:
     )
     expect("with other results", page_1.get("results") != page_2.get("results"))
 
-    headline(f"A counter raised by {CLIENTS} clients at once, {CALLS_EACH} times each")
-    expect_exact_count(client, servers)
+    headline(f"A counter raised by {THREADS} threads at once, {CALLS_EACH} times each")
+    expect_exact_count(client)
 
-    share_a_session(client, servers)
+    share_a_session(client)
 
     headline("Signing in gives the session a new key; id and data stay")
     answer = client.call("GET", "/api/whoami/")
     challenge = answer.headers.get("WWW-Authenticate")
     expect("nobody is signed in yet", (answer.status, challenge) == (401, "Session"))
-    answer = client.call("POST", "/api/sessions/", {"username": "demo", "password": PASSWORD})
+    answer = client.call("POST", "/api/sessions/", SIGN_IN)
     expect("demo is signed in", (answer.status, answer.get("user")) == (201, "demo"))
     expect("with a new key", is_key(client.key) and client.key != first_key)
     expect("for the same session", answer.get("id") == first_key[:15] == (client.key or "")[:15])
@@ -228,8 +293,8 @@ def play(servers: Sequence[Server]) -> None:
     expect_problem("the old key is superseded", answer, 409, "superseded", executed=False)
 
     headline("One's own sessions: see them, and end all but this one")
-    other = Client(servers, quiet=True)
-    other.call("POST", "/api/sessions/", {"username": "demo", "password": PASSWORD})
+    other = Client(url, quiet=True)
+    other.call("POST", "/api/sessions/", SIGN_IN)
     answer = client.call("GET", "/api/sessions/")
     listed = answer.get("results") or []
     expect(
@@ -243,7 +308,9 @@ def play(servers: Sequence[Server]) -> None:
     expect("the other one is ended", (answer.status, answer.get("ended")) == (200, 1))
     answer = client.call("GET", "/api/whoami/", other_key=other.key)
     expect_problem("and its key is dead", answer, 401, "unknown", executed=False)
+    expect_loss_is_seen(other)
     other.close()
+    expect_renewal(client, url)
 
     headline("Keys that were not issued here open nothing")
     answer = client.call("GET", "/api/state/", other_key=invented_key())
@@ -253,48 +320,35 @@ def play(servers: Sequence[Server]) -> None:
 
     headline("The session ends, and its key is dead")
     last_key = client.key or ""
-    answer = client.call("DELETE", "/api/sessions/current/")
-    expect("it is ended", answer.status == 204)
-    expect("and the client told to forget the key", answer.headers.get(HEADER) == "")
+    client.session.end(client.http)
+    expect("it is ended, and the client has forgotten the key", client.key is None)
     answer = client.call("GET", "/api/state/", other_key=last_key)
     expect_problem("the key opens nothing any more", answer, 401, "unknown", executed=False)
 
     client.close()
-    print(f"\n  {client.calls} calls in one client")
-    expect("over one kept connection per server", len(client.connections) == len(servers))
+    opened = len(client.connections)
+    print(f"\n  {client.calls} calls by this client, {opened} connections opened")
+    expect(f"no more than calls at once: {THREADS}", opened <= THREADS)
 
 
-def share_a_session(client: Client, servers: Sequence[Server]) -> None:
+def share_a_session(client: Client) -> None:
     """The ways in which calls that run at the same time can share one session."""
     headline("Calls at once, merged: each sends the fields that it changed")
-    callers = [Client(servers, client.key, quiet=True) for _ in range(CLIENTS)]
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        list(
-            pool.map(
-                lambda at: callers[at].call("PATCH", "/api/state/", {f"part {at}": at}),
-                range(CLIENTS),
-            )
-        )
-        expect(
-            f"of {CLIENTS} calls at once none was lost",
-            {f"part {at}": at for at in range(CLIENTS)}.items()
-            <= client.call("GET", "/api/state/").get("state").items(),
-        )
+    parts = {f"part {at}": at for at in range(THREADS)}
+    client.at_once("PATCH", "/api/state/", [{name: at} for name, at in parts.items()])
+    state = client.call("GET", "/api/state/").get("state")
+    expect(f"of {THREADS} calls at once none was lost", parts.items() <= state.items())
 
-        headline("Calls at once, serialised: each reads, thinks and writes, one after the other")
-        print(
-            f'\n  ⇉ {CLIENTS} times POST /api/tools/basket/add/ {{"item": "screws", "count": 10}}'
-        )
-        body = {"item": "screws", "count": 10}
-        list(pool.map(lambda caller: caller.call("POST", "/api/tools/basket/add/", body), callers))
-    for caller in callers:
-        caller.close()
+    headline("Calls at once, serialised: each reads, thinks and writes, one after the other")
+    print(f'\n  ⇉ {THREADS} times POST /api/tools/basket/add/ {{"item": "screws", "count": 10}}')
+    screws = {"item": "screws", "count": 10}
+    client.at_once("POST", "/api/tools/basket/add/", [screws] * THREADS)
     answer = client.call("POST", "/api/tools/basket/add/", {"item": "hinges"})
-    expect("nothing was lost", answer.get("basket") == {"screws": 10 * CLIENTS, "hinges": 1})
+    expect("nothing was lost", answer.get("basket") == {"screws": 10 * THREADS, "hinges": 1})
 
     headline("A view that only reads waits for nobody, and can change nothing")
     answer = client.call("GET", "/api/tools/basket/")
-    expect("the basket is there", answer.get("items") == 10 * CLIENTS + 1)
+    expect("the basket is there", answer.get("items") == 10 * THREADS + 1)
 
     headline("Calls at once, isolated: each works in a context of its own, by a handle")
     drafts = [client.call("POST", "/api/tools/drafts/").get("draft") for _ in range(2)]
@@ -311,26 +365,62 @@ def share_a_session(client: Client, servers: Sequence[Server]) -> None:
     expect("the other is thrown away", answer.status == 204)
 
 
-def expect_exact_count(client: Client, servers: Sequence[Server]) -> None:
+def expect_exact_count(client: Client) -> None:
     def raise_counter(first: int) -> list[object]:
-        # Each begins with another server, so that all of them count at the same time.
-        mine = [*servers[first % len(servers) :], *servers[: first % len(servers)]]
-        counter = Client(mine, client.key, quiet=True)
         path, body = "/api/state/increment/", {"key": "visits"}
-        totals = [counter.call("POST", path, body).get("visits") for _ in range(CALLS_EACH)]
-        counter.close()
-        return totals
+        return [client.call("POST", path, body).get("visits") for _ in range(CALLS_EACH)]
 
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        totals = [total for some in pool.map(raise_counter, range(CLIENTS)) for total in some]
-    expected = CLIENTS * CALLS_EACH
-    print(f'\n  ⇉ {expected} times POST /api/state/increment/ {{"key": "visits"}}')
+    one_after_the_other = len(client.connections)
+    expect("all calls so far went over one connection", one_after_the_other == 1)
+    client.quiet = True
+    with ThreadPoolExecutor(THREADS) as pool:
+        totals = [total for some in pool.map(raise_counter, range(THREADS)) for total in some]
+    client.quiet = False
+    expected = THREADS * CALLS_EACH
+    more = len(client.connections) - one_after_the_other
+    print(f'\n  ⇉ {expected} times POST /api/state/increment/ {{"key": "visits"}}', end="")
+    print(paint(f", {more} more connections opened", DIM))
     expect(
         f"each of 1…{expected} was answered exactly once",
         sorted(map(str, totals)) == sorted(map(str, range(1, expected + 1))),
     )
     answer = client.call("GET", "/api/state/")
     expect(f"the total is {expected}", (answer.get("state") or {}).get("visits") == expected)
+
+
+def expect_loss_is_seen(client: Client) -> None:
+    """The client whose session was ended by another does not go on as if nothing had been."""
+    try:
+        client.call("GET", "/api/state/")
+    except SessionLost as lost:
+        print(textwrap.indent(textwrap.fill(f"SessionLost: {lost}", LONGEST), "  "))
+        expect("its client says so, and does not start over by itself", client.key is None)
+    else:
+        raise Failed("the client has not noticed")
+
+
+def expect_renewal(client: Client, url: str) -> None:
+    headline(f"Lost with {THREADS} calls under way, a session is renewed once for all of them")
+    sign_ins = []
+
+    def renew() -> None:
+        sign_ins.append(renewing.call("POST", "/api/sessions/", SIGN_IN))
+
+    renewing = Client(url, quiet=True, renew=renew)
+    renewing.session.start()
+    client.call("POST", "/api/sessions/end-others/")
+    with ThreadPoolExecutor(THREADS) as pool:
+        path = "/api/whoami/"
+        users = {answer.get("user") for answer in pool.map(renewing.call, *repeated("GET", path))}
+    expect("each was answered: demo", users == {"demo"})
+    expect("after one sign-in more", len(sign_ins) == 2)
+    renewing.session.end(renewing.http)
+    renewing.close()
+
+
+def repeated(*arguments: str) -> list[list[str]]:
+    """The arguments of as many calls as are made at once."""
+    return [[argument] * THREADS for argument in arguments]
 
 
 def expect(what: str, is_so: bool) -> None:
@@ -345,7 +435,7 @@ def expect_problem(
     """A problem document of this status and type; ``executed`` says whether the view ran."""
     found = (
         answer.status,
-        answer.headers.get_content_type(),
+        answer.headers.get("Content-Type"),
         str(answer.get("type")).rpartition(":")[2],
         answer.get("executed"),
     )

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import shlex
+import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from django.test import RequestFactory
 
 from django_header_sessions import engine
@@ -21,8 +27,13 @@ from django_header_sessions.conf import Settings, conf
 from django_header_sessions.middleware import PROBLEMS
 from django_header_sessions.problems import MALFORMED, UNKNOWN
 
-from .processes import ROOT
+from .clients.example import Example
+from .pages import Page
+from .processes import ROOT, Process, free_port
 from .readme import README, snippets, wire
+from .transcripts import Terminal, steps
+
+PAGE = Page.named("README.md")
 
 
 def table_of(heading: str) -> list[list[str]]:
@@ -97,25 +108,173 @@ def test_the_typed_view_runs() -> None:
     assert view["visit"](request).content == b"visit 1"
 
 
-def test_a_fresh_project_wired_by_the_diff_passes_its_checks(tmp_path: Path) -> None:
-    def django(*args: str) -> str:
-        command = [sys.executable, "-W", "error", "-m", "django", *args]
+class Project:
+    """A fresh project, set up by what the chapter on installing says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        start = [sys.executable, "-m", "django", "startproject", "site1", str(folder)]
+        subprocess.run(start, check=True)
+        wire(folder / "site1" / "settings.py")
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "PYTHONPATH": f"{self.folder}:{ROOT}",
+            "DJANGO_SETTINGS_MODULE": "site1.settings",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def append(self, name: str, text: str) -> None:
+        """Add to the end of one of its modules."""
+        path = self.folder / "site1" / name
+        path.write_text(f"{path.read_text()}\n{text}")
+
+    def manage(self, *args: str, **env: str) -> str:
+        command = [sys.executable, "-W", "error", "manage.py", *args]
         return subprocess.run(
             command,
-            cwd=tmp_path,
-            env={"PYTHONPATH": f"{tmp_path}:{ROOT}", "DJANGO_SETTINGS_MODULE": "site1.settings"},
+            cwd=self.folder,
+            env=self.env | env,
             capture_output=True,
             check=True,
             text=True,
         ).stdout
 
-    subprocess.run(
-        [sys.executable, "-m", "django", "startproject", "site1", str(tmp_path)], check=True
-    )
-    wire(tmp_path / "site1" / "settings.py")
 
-    assert "no issues" in django("check", "--fail-level", "DEBUG")
-    assert "No changes detected" in django("makemigrations", "--check")
+def test_a_fresh_project_wired_by_the_diff_passes_its_checks(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    assert "no issues" in project.manage("check", "--fail-level", "DEBUG")
+    assert "No changes detected" in project.manage("makemigrations", "--check")
+
+
+def test_the_chapter_on_drf_does_what_it_says_and_needs_nothing_else(tmp_path: Path) -> None:
+    told = PAGE.chapter("## Django REST framework")
+    project = Project(tmp_path)
+    settings, urls = told.snippets("python")
+    project.append("settings.py", settings)
+    project.append("urls.py", urls)
+    assert "no issues" in project.manage("check", "--fail-level", "DEBUG")
+
+    install, prepare, sign_in, use = map(steps, told.snippets("console"))
+    assert [step.command for step in install] == [
+        'pip install "django-header-sessions[rest-framework]"'
+    ]
+    env: dict[str, str] = {}
+    for step in prepare[:-1]:
+        verb, *words = shlex.split(step.command)
+        if verb == "export":
+            env |= dict(word.split("=", 1) for word in words)
+        else:
+            assert (verb, words[0]) == ("python", "manage.py")
+            project.manage(*words[1:], **env)
+    assert prepare[-1].command == "python manage.py runserver"
+    with Runserver(project) as server:
+        terminal = Terminal(server.port)
+        for step in [*sign_in, *use]:
+            terminal.run(step)
+        # In a browser there is a page of DRF's, which needs its app.
+        page = terminal.curl('curl -H "Accept: text/html" localhost:8000/api/whoami/')
+        assert page[0] == 401
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Iterator[Example]:
+    """The example server, as make serve starts it."""
+    env = {
+        "DJANGO_SETTINGS_MODULE": "example.settings",
+        "EXAMPLE_DB": str(tmp_path / "db.sqlite3"),
+        "PYTHONPATH": f"{ROOT / 'example_project'}:{ROOT}",
+    }
+    manage = [sys.executable, str(ROOT / "example_project" / "manage.py"), "setup"]
+    subprocess.run(manage, env=os.environ | env, check=True, capture_output=True)
+    with Example(env) as server:
+        server.ready()
+        yield server
+
+
+def test_the_transcript_is_what_the_example_answers(example: Example) -> None:
+    terminal = Terminal(example.port)
+    told = PAGE.chapter("## A session, seen from outside")
+    for step in [step for console in told.snippets("console") for step in steps(console)]:
+        terminal.run(step)
+
+
+def test_the_client_does_what_it_says(example: Example) -> None:
+    (told,) = PAGE.chapter("## The client").snippets("python")
+    url = f"http://127.0.0.1:{example.port}"
+    assert "https://tools.example.com" in told
+    names: dict[str, Any] = {}
+    exec(told.replace("https://tools.example.com", url), names)
+    assert names["client"].post("/api/tools/next/").json()["query"] == "pump"
+    names["client"].close()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of the client benchmark's table, in milliseconds."""
+
+    scheme: str
+    work: int
+    place: str
+    new: float
+    pooled: float
+    session: float
+    handshake: float
+    password: float
+
+    def cut(self, other: float) -> int:
+        """Percent of the overhead of another way to call that a session over a pool saves."""
+        return round(100 * (1 - (self.session - self.work) / (other - self.work)))
+
+
+MEASURED = [
+    Measured(row[1], 20 if row[2] == "20 ms" else 0, row[3], *map(float, row[4:9]))
+    for row in (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "benchmarks/client/results.md").read_text("utf-8").splitlines()
+        if line.startswith(("| httpx", "| aiohttp"))
+    )
+]
+
+
+def test_the_reading_of_the_client_benchmark_is_that_of_its_table() -> None:
+    ways: list[Callable[[Measured], float]] = [
+        lambda row: row.handshake,
+        lambda row: row.password,
+        lambda row: row.new,
+    ]
+    for way, told in zip(ways, table_of("### What it saves"), strict=True):
+        for scheme, shown in zip(("http", "https"), told[1:], strict=True):
+            cuts = [row.cut(way(row)) for row in MEASURED if row.scheme == scheme]
+            assert shown == f"{min(cuts)} to {max(cuts)} %"
+    plain = [row for row in MEASURED if row.scheme == "http"]
+    secure = [row for row in MEASURED if row.scheme == "https"]
+    assert all(row.cut(row.new) >= 50 for row in secure if row.place != "loopback")
+    assert all(row.cut(row.new) <= 50 for row in plain)
+    here = [row for row in plain if row.place == "loopback" and row.work == 20]
+    sooner = [round(100 * (1 - row.session / row.handshake)) for row in here]
+    assert f"{min(sooner)} to {max(sooner)} % sooner" in README
+    # About a millisecond: that is what "about" covers.
+    assert all(-2 < row.session - row.pooled < 2 for row in MEASURED)
+
+
+class Runserver(Process):
+    """The project's own server."""
+
+    def __init__(self, project: Project) -> None:
+        self.port = free_port()
+        at = f"127.0.0.1:{self.port}"
+        command = (sys.executable, "manage.py", "runserver", "--noreload", at)
+        super().__init__(*command, env=project.env, cwd=project.folder)
+        self.wait_until(self._listens)
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
 
 
 def test_what_is_supported_is_what_is_declared_and_run() -> None:

@@ -35,6 +35,7 @@ from benchmarks.client.network import (
     namespace,
 )
 from benchmarks.client.plot import draw
+from benchmarks.machine import described
 from django_header_sessions.clients import aiohttp as sessions_aiohttp
 from django_header_sessions.clients import httpx as sessions_httpx
 
@@ -145,7 +146,8 @@ def with_aiohttp(base: str, tool: str, trust: ssl.SSLContext) -> dict[str, Calla
         return aiohttp.ClientSession(base, connector=connector, raise_for_status=True, **options)
 
     pooled = client()
-    with_session = client(middlewares=[sessions_aiohttp.HeaderSession()])
+    session = sessions_aiohttp.HeaderSession()
+    with_session = client(middlewares=[session])
 
     async def post(session: aiohttp.ClientSession, path: str, body: str = "") -> None:
         async with session.post(path, data=body.encode()) as response:
@@ -159,8 +161,7 @@ def with_aiohttp(base: str, tool: str, trust: ssl.SSLContext) -> dict[str, Calla
             await post(once, tool)
 
     async def session_call() -> None:
-        auth = with_session._middlewares[0]
-        if auth.key is None:  # type: ignore[attr-defined]
+        if session.key is None:
             await post(with_session, "/start")
         await post(with_session, tool)
 
@@ -242,7 +243,7 @@ def measure(quick: bool) -> tuple[Results, str]:
 def table(results: Results, network: str) -> str:
     """The results as a Markdown table, one row for each place and library."""
     lines = [
-        f"Milliseconds a call, medians. The network is emulated by {network}.",
+        f"Milliseconds a call, medians; {described()}. The network is emulated by {network}.",
         "",
         "| library | scheme | tool | round trip | " + " | ".join(MODES) + " | overhead cut by |",
         "|---|---|---|---|" + "---:|" * (len(MODES) + 1),

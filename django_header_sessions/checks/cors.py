@@ -50,14 +50,18 @@ def check_cors_for_scripts() -> Iterator[CheckMessage]:
         return
     header = conf.HEADER_SESSIONS_HEADER
     sent = [name for name in (header, conf.HEADER_SESSIONS_CONTEXT_HEADER) if name]
-    missing = _missing(sent, getattr(settings, "CORS_ALLOW_HEADERS", ()))
+    allowed = getattr(settings, "CORS_ALLOW_HEADERS", None)
+    missing = _missing(sent, allowed or ())
     if missing:
-        more = ", ".join(repr(name.lower()) for name in missing)
+        lower = [name.lower() for name in missing]
+        more = ", ".join(map(repr, lower))
         yield Warning(
             f"CORS does not allow {' and '.join(missing)}, so no script of another origin can send "
             "it.",
             hint="from corsheaders.defaults import default_headers; "
-            f"CORS_ALLOW_HEADERS = (*default_headers, {more})",
+            f"CORS_ALLOW_HEADERS = (*default_headers, {more})"
+            if allowed is None
+            else f"CORS_ALLOW_HEADERS = {[*allowed, *lower]!r}",
             id="header_sessions.W010",
         )
     exposed = getattr(settings, "CORS_EXPOSE_HEADERS", ())
@@ -83,4 +87,8 @@ def check_cors_for_scripts() -> Iterator[CheckMessage]:
 def _missing(names: Sequence[str], among: Sequence[str]) -> list[str]:
     """Those of the headers' names that are not ``among`` others, in whatever case."""
     there = {name.lower() for name in among}
-    return [] if "*" in there else [name for name in names if name.lower() not in there]
+    # Where there are credentials browsers take it for a header of this name
+    # (https://fetch.spec.whatwg.org/#http-new-header-syntax).
+    if "*" in there and not getattr(settings, "CORS_ALLOW_CREDENTIALS", False):
+        return []
+    return [name for name in names if name.lower() not in there]

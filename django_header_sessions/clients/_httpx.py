@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Any, ClassVar, Protocol
 
-from django_header_sessions.clients import flow
+from django_header_sessions.clients import answers
+from django_header_sessions.clients.answers import IDEMPOTENT, Answer, is_problem, problem_of
+from django_header_sessions.clients.drivers import adrive, aperform, drive, perform
+from django_header_sessions.clients.exceptions import SessionError
+from django_header_sessions.clients.flow import Flow
+from django_header_sessions.clients.steps import Held, Launch, Renew, Steps
 
 __all__ = ["HttpxSession"]
 
-EXPIRES_IN = flow.EXPIRES_IN.lower().encode("ascii")
+EXPIRES_IN = answers.EXPIRES_IN.lower().encode("ascii")
 EXPIRES_IN_LENGTH = len(EXPIRES_IN)
 # Where a request keeps what it was sent with, for the hook that sees its response.
 SENT = "django_header_sessions"
@@ -35,14 +43,51 @@ class AsyncClient(Protocol):
     async def delete(self, url: str, *, auth: Any) -> Response: ...
 
 
+class Trip:
+    """One call, over all its hops: the response that a hook has seen and the call has not, yet."""
+
+    __slots__ = ("response",)
+
+    def __init__(self) -> None:
+        self.response: Any = None
+
+
 class Hop:
     """What one request was sent with, and whether what it announced has been taken."""
 
-    __slots__ = ("held", "settled")
+    __slots__ = ("held", "settled", "trip")
 
-    def __init__(self, held: flow.Held) -> None:
+    def __init__(self, held: Held, trip: Trip) -> None:
         self.held = held
+        self.trip = trip
         self.settled = False
+
+
+class KeysMasked(logging.Filter):
+    """Leaves of a session key in a record the id alone.
+
+    At level DEBUG the library's own library logs all headers that come in.
+    """
+
+    pairs = re.compile(r"(b'([^']*)', b'[^']{0,15})([^']*)(?=')")
+    names: ClassVar[set[str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        masked = self.pairs.sub(self._masked, text)
+        if masked != text:
+            record.msg, record.args = masked, ()
+        return True
+
+    def _masked(self, pair: re.Match[str]) -> str:
+        hides = pair[3] and pair[2].lower() in self.names
+        return f"{pair[1]}…" if hides else pair[0]
+
+
+def mask_keys(*loggers: str) -> None:
+    """Have these loggers show no session key."""
+    for name in loggers:
+        logging.getLogger(name).addFilter(KeysMasked())
 
 
 class Done:
@@ -73,6 +118,7 @@ def keyed_headers(plain: type[Any]) -> type[Any]:
             # With its encoding, which costs as much to find out as all the rest.
             super().__init__(headers, headers.encoding)
             self._session_name = name.lower()
+            self._session_key = name.lower().encode("ascii")
             self._session_header = (name.encode("ascii"), value.encode("ascii"))
 
         def _shown(self) -> Any:
@@ -83,7 +129,9 @@ def keyed_headers(plain: type[Any]) -> type[Any]:
 
         @property
         def raw(self) -> list[tuple[bytes, bytes]]:
-            return [*super().raw, self._session_header]
+            # Whoever has set it after us has not set a second one.
+            others = [pair for pair in super().raw if pair[0].lower() != self._session_key]
+            return [*others, self._session_header]
 
         def keys(self) -> Any:
             # Asked on every call, by the cookie jar; the plain way costs three times as much.
@@ -124,13 +172,14 @@ def keyed_headers(plain: type[Any]) -> type[Any]:
     return KeyedHeaders
 
 
-class HttpxSession(flow.Flow):
+class HttpxSession(Flow):
     """What `HeaderSession` of `clients.httpx` and `clients.httpx2` share."""
 
     # Set by the module that is named for the library.
     _plain: type[Any]
     _keyed: type[Any]
     _byte_stream: type[Any]
+    _async_byte_stream: type[Any]
 
     @property
     def event_hooks(self) -> dict[str, list[Callable[..., Any]]]:
@@ -140,17 +189,29 @@ class HttpxSession(flow.Flow):
         session's origin carries the key. Without, the later ones do not: one that comes back to
         the origin is then made again with the key when it is a GET or HEAD, and is a
         `SessionError` when it is not.
+
+        They go before hooks of the client's own: one that raises for the status keeps the answer
+        from an auth object, and only what these have seen before it counts.
         """
         return {"request": [self._on_request], "response": [self._on_response]}
 
     def _on_request(self, request: Any) -> Done:
         # A hop inherits the mark of the request it comes from, but not its session header.
-        if SENT in request.extensions and not self._is_keyed(request) and self._is_ours(request):
-            self._dress(request, self.current())
+        hop = request.extensions.get(SENT)
+        if hop is not None and not self._is_keyed(request) and self._is_ours(request):
+            self._dress(request, self.current(), hop.trip)
         return DONE
 
-    def _on_response(self, response: Any) -> Done:
-        self._settle_hop(response)
+    def _on_response(self, response: Any) -> Any:
+        hop = self._settle_hop(response)
+        if hop is None:
+            return DONE
+        hop.trip.response = response
+        if response.status_code >= 400 and self._is_problem(response):
+            # Now: what another hook raises for is closed unread.
+            if isinstance(response.stream, self._async_byte_stream):
+                return response.aread()
+            response.read()
         return DONE
 
     def _is_ours(self, request: Any) -> bool:
@@ -160,7 +221,12 @@ class HttpxSession(flow.Flow):
     def _is_keyed(self, request: Any) -> bool:
         return isinstance(request.headers, self._keyed)
 
-    def _dress(self, request: Any, held: flow.Held) -> None:
+    def _strip(self, request: Any) -> None:
+        # A default header of the client goes along on every call.
+        if self.is_own(request.headers.get(self.header)):
+            del request.headers[self.header]
+
+    def _dress(self, request: Any, held: Held, trip: Trip) -> None:
         headers = request.headers
         if self.header in headers:
             if isinstance(headers, self._keyed):
@@ -168,19 +234,23 @@ class HttpxSession(flow.Flow):
             else:
                 del headers[self.header]
         request.headers = self._keyed(headers, self.header, held.value)
-        request.extensions[SENT] = Hop(held)
+        KeysMasked.names.add(self.header_lower)
+        request.extensions[SENT] = Hop(held, trip)
 
-    def _settle_hop(self, response: Any) -> None:
-        """Take what one hop announced, once."""
+    def _settle_hop(self, response: Any) -> Hop | None:
+        """Take what one hop announced, once; `None` for one that went out without the key."""
         request = response.request
-        hop = request.extensions.get(SENT)
-        if hop is not None and not hop.settled and self._is_keyed(request):
+        hop: Hop | None = request.extensions.get(SENT)
+        if hop is None or not self._is_keyed(request):
+            return None
+        if not hop.settled:
             hop.settled = True
             self.capture(hop.held, self._announcement(response, hop.held, announced=True))
+        return hop
 
-    def _announcement(self, response: Any, held: flow.Held, *, announced: bool) -> flow.Answer:
+    def _announcement(self, response: Any, held: Held, *, announced: bool) -> Answer:
         headers = response.headers
-        answer = flow.Answer(response.status_code, sent=held)
+        answer = Answer(response.status_code, sent=held)
         # One look at all names costs half of what two lookups by name do, on every call.
         name_length = len(self.header)
         for name, value in headers.raw:
@@ -193,23 +263,21 @@ class HttpxSession(flow.Flow):
                     answer.announced = (*answer.announced, value.decode("latin-1"))
         return answer
 
-    def _answer(self, response: Any, hop: Hop) -> flow.Answer:
+    def _answer(self, response: Any, hop: Hop) -> Answer:
         answer = self._announcement(response, hop.held, announced=not hop.settled)
         if answer.status >= 400:
             headers, request = response.headers, response.request
-            answer.idempotent = request.method in flow.IDEMPOTENT
+            answer.idempotent = request.method in IDEMPOTENT
             answer.replayable = isinstance(request.stream, self._byte_stream)
             answer.retry_after = headers.get("Retry-After")
             if self._is_problem(response):
-                answer.problem = flow.problem_of(headers.get("Content-Type"), response.content)
+                answer.problem = problem_of(response.content)
         return answer
 
     def _is_problem(self, response: Any) -> bool:
-        return flow.is_problem(response.headers.get("Content-Type")) and self._is_keyed(
-            response.request
-        )
+        return is_problem(response.headers.get("Content-Type")) and self._is_keyed(response.request)
 
-    def _judge(self, response: Any, seen: int) -> tuple[flow.Answer | None, Any]:
+    def _judge(self, response: Any, seen: int) -> tuple[Answer | None, Any]:
         """What the chain that ends in `response` comes to, and the request to repeat if any.
 
         The first `seen` entries of its history are the ends of the chains before it.
@@ -223,87 +291,115 @@ class HttpxSession(flow.Flow):
                 if not self._is_keyed(hop.request) and self._is_ours(hop.request):
                     if hop.request.method in ("GET", "HEAD"):
                         return None, hop.request
-                    raise flow.SessionError(
+                    raise SessionError(
                         f"A {hop.request.method} was redirected and sent without the session. "
                         "Give the client the session's event_hooks, or do not follow redirects."
                     )
         request = response.request
         if not self._is_keyed(request):
-            return flow.Answer(0), request
+            return Answer(0), request
         hop = request.extensions[SENT]
         return self._answer(response, hop), request
+
+    def _overtaken(self, steps: Steps, trip: Trip) -> Launch | None:
+        """Take the answer that a hook kept from a call by raising; a renewal to begin, if any.
+
+        Raises `SessionLost` in the place of what the hook raised.
+        """
+        response, trip.response = trip.response, None
+        if response is not None:
+            with suppress(StopIteration):
+                step = steps.send(self._answer(response, response.request.extensions[SENT]))
+                return step if isinstance(step, Launch) else None
+        return None
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """One call of a synchronous client; called by the library."""
         if not self._is_ours(request):
+            self._strip(request)
             yield request
             return
         steps = self.call()
+        trip = Trip()
         seen = 0
         try:
             step = next(steps)
             while True:
-                if isinstance(step, flow.Held):
+                if isinstance(step, Held):
                     answer = None
-                    self._dress(request, step)
+                    self._dress(request, step, trip)
                     while answer is None:
                         response = yield request
+                        trip.response = None
                         if response.status_code >= 400 and self._is_problem(response):
                             response.read()
                         answer, request = self._judge(response, seen)
                         seen += 1
                         if answer is None:
-                            self._dress(request, self.current())
+                            self._dress(request, self.current(), trip)
                     step = steps.send(answer)
                 else:
-                    flow.perform(self, step)
+                    perform(self, step)
                     step = next(steps)
         except StopIteration:
             return
+        except GeneratorExit:
+            launch = self._overtaken(steps, trip)
+            if launch is not None:
+                perform(self, launch)
+            raise
         finally:
             steps.close()
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """One call of an async client; called by the library."""
         if not self._is_ours(request):
+            self._strip(request)
             yield request
             return
         steps = self.call()
+        trip = Trip()
         seen = 0
         try:
             step = next(steps)
             while True:
-                if isinstance(step, flow.Held):
+                if isinstance(step, Held):
                     answer = None
-                    self._dress(request, step)
+                    self._dress(request, step, trip)
                     while answer is None:
                         response = yield request
+                        trip.response = None
                         if response.status_code >= 400 and self._is_problem(response):
                             await response.aread()
                         answer, request = self._judge(response, seen)
                         seen += 1
                         if answer is None:
-                            self._dress(request, self.current())
+                            self._dress(request, self.current(), trip)
                     step = steps.send(answer)
                 else:
-                    await flow.aperform(self, step)
+                    await aperform(self, step)
                     step = next(steps)
         except StopIteration:
             return
+        except GeneratorExit:
+            launch = self._overtaken(steps, trip)
+            if launch is not None:
+                await aperform(self, launch)
+            raise
         finally:
             steps.close()
 
-    def start(self, call: flow.Renew | None = None) -> None:
+    def start(self, call: Renew | None = None) -> None:
         """Make the session now, through `call` (else `renew`), unless there is one.
 
         For a client whose first calls run in parallel and whose very first one may not write.
         However many threads ask, `call` runs once. Raises `SessionNotStarted`.
         """
-        flow.drive(self, self.starting(call))
+        drive(self, self.starting(call))
 
-    async def astart(self, call: flow.Renew | None = None) -> None:
+    async def astart(self, call: Renew | None = None) -> None:
         """`start()` of an async client; `call` may be a coroutine function."""
-        await flow.adrive(self, self.starting(call))
+        await adrive(self, self.starting(call))
 
     def keep_alive(self, client: Client) -> float | None:
         """Restart the idle timeout; answers `expires_in`, `None` when there is no session."""
@@ -320,14 +416,15 @@ class HttpxSession(flow.Flow):
     def end(self, client: Client) -> None:
         """End the session on the server and forget it; nothing when there is none.
 
-        Raises `SessionError`, and keeps the key, when the server does not end it.
+        One that is being renewed is ended once it is there. Raises `SessionError`, and keeps the
+        key, when the server does not end it or somebody else has the session by now.
         """
-        if self.key is not None:
-            with self.ending() as answered:
+        with self.ending() as answered:
+            if self.is_there:
                 answered(client.delete(self.resource_url, auth=self).status_code)
 
     async def aend(self, client: AsyncClient) -> None:
         """`end()` of an async client."""
-        if self.key is not None:
-            with self.ending() as answered:
+        with self.ending() as answered:
+            if self.is_there:
                 answered((await client.delete(self.resource_url, auth=self)).status_code)

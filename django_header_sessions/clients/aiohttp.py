@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import aiohttp
 
-from django_header_sessions.clients import flow
-from django_header_sessions.clients.flow import (
+from django_header_sessions.clients.answers import (
+    EXPIRES_IN,
+    IDEMPOTENT,
+    Answer,
+    is_problem,
+    problem_of,
+)
+from django_header_sessions.clients.drivers import adrive, aperform
+from django_header_sessions.clients.exceptions import (
     InsecureOrigin,
     SessionError,
-    SessionKey,
     SessionLost,
     SessionNotStarted,
 )
+from django_header_sessions.clients.flow import Flow
+from django_header_sessions.clients.keys import SessionKey
+from django_header_sessions.clients.origins import origin_of
+from django_header_sessions.clients.steps import Held, Renew
 
 __all__ = [
     "HeaderSession",
@@ -23,7 +33,26 @@ __all__ = [
 ]
 
 
-class HeaderSession(flow.Flow):
+def mask(response: aiohttp.ClientResponse, header: str) -> None:
+    """Have what is announced show its id only, wherever the library shows an answer's headers.
+
+    It does in the exceptions that `raise_for_status` makes; who asks for the value still gets it.
+    """
+    shown = response.headers.copy()
+    for value in shown.popall(header):
+        shown.add(header, SessionKey(value))
+    response._headers = type(response.headers)(shown)
+    response._cache.pop("headers", None)
+
+
+def is_replayable(body: object) -> bool:
+    """Whether a body that was sent can be sent once more."""
+    # The first versions with middlewares do not tell.
+    consumed = getattr(body, "consumed", None)
+    return isinstance(body, bytes | aiohttp.BytesPayload) if consumed is None else not consumed
+
+
+class HeaderSession(Flow):
     """One server-side session, as a client middleware. See `flow.Flow`.
 
     The library calls a middleware once for each hop of a redirect chain, with a fresh request:
@@ -34,22 +63,25 @@ class HeaderSession(flow.Flow):
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """One request, and its repetitions; called by the library."""
-        if not self.owns(flow.origin_of(str(request.url))):
+        if not self.owns(origin_of(str(request.url))):
+            # A default header of the client goes along on every call, and every redirect.
+            if self.is_own(request.headers.get(self.header)):
+                del request.headers[self.header]
             return await handler(request)
         steps = self.call()
         response: aiohttp.ClientResponse | None = None
         try:
             step = next(steps)
             while True:
-                if isinstance(step, flow.Held):
+                if isinstance(step, Held):
                     # A `str` whose repr is masked: the library's exceptions show their headers.
-                    request.headers[self.header] = flow.SessionKey(step.value)
+                    request.headers[self.header] = SessionKey(step.value)
                     response = await handler(request)
                     step = steps.send(await self._answer(request, response))
                     # Going on: this answer is nobody's.
                     await response.read()
                 else:
-                    await flow.aperform(self, step)
+                    await aperform(self, step)
                     step = next(steps)
         except StopIteration:
             assert response is not None
@@ -63,25 +95,27 @@ class HeaderSession(flow.Flow):
 
     async def _answer(
         self, request: aiohttp.ClientRequest, response: aiohttp.ClientResponse
-    ) -> flow.Answer:
+    ) -> Answer:
         headers = response.headers
-        answer = flow.Answer(response.status, headers.getall(self.header, ()))
-        answer.expires_in = headers.get(flow.EXPIRES_IN)
+        answer = Answer(response.status, headers.getall(self.header, ()))
+        if answer.announced:
+            mask(response, self.header)
+        answer.expires_in = headers.get(EXPIRES_IN)
         if response.status >= 400:
-            answer.idempotent = request.method in flow.IDEMPOTENT
-            answer.replayable = not getattr(request.body, "consumed", False)
+            answer.idempotent = request.method in IDEMPOTENT
+            answer.replayable = is_replayable(request.body)
             answer.retry_after = headers.get("Retry-After")
-            if flow.is_problem(headers.get("Content-Type")):
-                answer.problem = flow.problem_of(headers.get("Content-Type"), await response.read())
+            if is_problem(headers.get("Content-Type")):
+                answer.problem = problem_of(await response.read())
         return answer
 
-    async def start(self, call: flow.Renew | None = None) -> None:
+    async def start(self, call: Renew | None = None) -> None:
         """Make the session now, through `call` (else `renew`), unless there is one.
 
         For a client whose first calls run in parallel and whose very first one may not write.
         However many tasks ask, `call` runs once. Raises `SessionNotStarted`.
         """
-        await flow.adrive(self, self.starting(call))
+        await adrive(self, self.starting(call))
 
     async def keep_alive(self, client: aiohttp.ClientSession) -> float | None:
         """Restart the idle timeout; answers `expires_in`, `None` when there is no session."""
@@ -93,9 +127,10 @@ class HeaderSession(flow.Flow):
     async def end(self, client: aiohttp.ClientSession) -> None:
         """End the session on the server and forget it; nothing when there is none.
 
-        Raises `SessionError`, and keeps the key, when the server does not end it.
+        One that is being renewed is ended once it is there. Raises `SessionError`, and keeps the
+        key, when the server does not end it or somebody else has the session by now.
         """
-        if self.key is not None:
-            with self.ending() as answered:
+        with self.ending() as answered:
+            if self.is_there:
                 async with client.delete(self.resource_url, middlewares=(self,)) as response:
                     answered(response.status)

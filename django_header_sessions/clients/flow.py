@@ -12,49 +12,43 @@ import asyncio
 import concurrent.futures
 import contextvars
 import inspect
-import json
 import logging
-import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from typing import Any
+
+from django_header_sessions.clients.answers import HEADER, REDIRECTS, Answer, seconds_of
+from django_header_sessions.clients.drivers import aside
+from django_header_sessions.clients.exceptions import (
+    InsecureOrigin,
+    SessionError,
+    SessionLost,
+    SessionNotStarted,
+)
+from django_header_sessions.clients.keys import ID_LENGTH, KEY, SessionKey
+from django_header_sessions.clients.origins import is_loopback, origin_of
+from django_header_sessions.clients.steps import (
+    Flight,
+    Held,
+    Launch,
+    Lead,
+    Renew,
+    Sleep,
+    Step,
+    Steps,
+    Wait,
+)
 
 __all__ = [
-    "HEADER",
-    "Answer",
     "Flow",
-    "Held",
     "InsecureOrigin",
-    "Launch",
     "SessionError",
     "SessionKey",
     "SessionLost",
     "SessionNotStarted",
-    "Sleep",
-    "Wait",
-    "origin_of",
-    "problem_of",
 ]
 
-HEADER = "X-Session-Key"
-EXPIRES_IN = "X-Session-Expires-In"
-NEW = "new"
-PROBLEM_TYPE = "urn:django-header-sessions:"
-PROBLEM_MEDIA_TYPE = "application/problem+json"
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-# The parts of a key, as the server makes them: 15 characters name the session, 25 open it.
-KEY = re.compile(r"[a-z0-9]{40}", re.ASCII)
-ID_LENGTH = 15
-# Stricter than any URL parser on purpose: what this does not match is another origin.
-ORIGIN = re.compile(
-    r"(https?)://(?:[^@/?#\\\s]*@)?([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?(?=[/?#]|$)",
-    re.ASCII | re.IGNORECASE,
-)
-LOOPBACK = re.compile(r"http://(?:(?:.+\.)?localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?")
 # A call is repeated this often in all for a newer key; more means that somebody rotates in a loop.
 MAX_TAKES = 3
 # A server that says "Retry-After: 0" for ever must not be asked as fast as the network allows.
@@ -68,238 +62,21 @@ _renewing: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar(
     "django_header_sessions_renewing", default=()
 )
 
-Renew = Callable[[], object]
-Lead = concurrent.futures.Future[None]
-
-
-class SessionError(Exception):
-    """Something about the session, not about one answer. Carries no session key."""
-
-
-class InsecureOrigin(SessionError):
-    """The first call goes to a plain-HTTP origin that is not loopback."""
-
-
-class SessionNotStarted(SessionError):
-    """`start()` ran its call, and no session key was announced."""
-
-
-class SessionLost(SessionError):
-    """The session this call belonged to is gone, and what it held with it.
-
-    `session_id` is its public id; `reason` one of `unknown`, `ended`, `superseded`, `renewal`
-    (the session could not be renewed); `executed` whether the server ran this call (`None` where
-    it did not say); `renewed` whether a new session is in place, so that the call may be made
-    again by hand.
-    """
-
-    def __init__(
-        self, session_id: str, reason: str, *, executed: bool | None, renewed: bool, detail: str
-    ) -> None:
-        self.session_id = session_id
-        self.reason = reason
-        self.executed = executed
-        self.renewed = renewed
-        ran = {True: "was executed", False: "was not executed", None: "may have been executed"}
-        then = (
-            "A renewed session is in place: make the call again if that is right."
-            if renewed
-            else "The key is forgotten: the next call begins a new, empty session. "
-            "Give renew=… to have it rebuilt (sign in again, initialise again)."
-        )
-        super().__init__(
-            f"Session {session_id} is lost, and all it held: {detail}. "
-            f"This call {ran[executed]}. {then}"
-        )
-
-
-class SessionKey(str):
-    """A session key: a `str` whose `repr` shows its id only. `str(key)` is the key, a password."""
-
-    __slots__ = ()
-
-    @property
-    def id(self) -> str:
-        """The public name of the session, the same for all its life."""
-        return self[:ID_LENGTH]
-
-    def __repr__(self) -> str:
-        return f"<SessionKey {self[:ID_LENGTH]}…>"
-
-
-class Held:
-    """What the client held at one moment: a key, or none. Compared by identity.
-
-    As a step: send the request with `value` as its session header, and send the `Answer` back.
-
-    `awaited` has one entry for each call that was sent with it and is not yet answered; `line` is
-    shared by all that succeed each other by rotation or renewal, so that a call which was sent
-    with one may be repeated with another. The rest is about the time without a key: `leader` is
-    done when the call that goes alone is (`owner` made it), `tried` is true once such a call was
-    answered without making a session, `lost` is the id of the session that was there before and
-    must be renewed before anything else is sent, and `failed` the renewal of it that came to
-    nothing.
-    """
-
-    __slots__ = (
-        "awaited",
-        "ending",
-        "expires_at",
-        "failed",
-        "key",
-        "leader",
-        "line",
-        "lost",
-        "owner",
-        "tried",
-        "value",
-    )
-
-    def __init__(
-        self, key: SessionKey | None, lost: str | None = None, line: object = None
-    ) -> None:
-        self.key = key
-        self.value: str = NEW if key is None else key
-        self.line = object() if line is None else line
-        self.awaited: set[object] = set()
-        self.ending = False
-        self.expires_at: float | None = None
-        self.lost = lost
-        self.failed: Flight | None = None
-        self.leader: concurrent.futures.Future[None] | None = None
-        self.owner: object = None
-        self.tried = False
-
-
-class Flight:
-    """One run of `renew`, for all calls that need it. `done` never holds an exception."""
-
-    __slots__ = ("deadline", "done", "error", "lost", "renew")
-
-    def __init__(self, renew: Renew, lost: str | None, seconds: float) -> None:
-        self.renew = renew
-        self.lost = lost
-        self.deadline = time.monotonic() + seconds
-        self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self.error: BaseException | None = None
-
-
-@dataclass(slots=True)
-class Wait:
-    """Wait until `future` is done, at most `seconds` (`None`: as long as it takes)."""
-
-    future: concurrent.futures.Future[None]
-    seconds: float | None
-
-
-@dataclass(slots=True)
-class Sleep:
-    """Do nothing for `seconds`."""
-
-    seconds: float
-
-
-@dataclass(slots=True)
-class Launch:
-    """Run `Flow.run(flight)` or `Flow.arun(flight)` on the side; do not wait for it."""
-
-    flight: Flight
-
-
-Step = Held | Wait | Sleep | Launch
-Steps = Generator[Step, "Answer | None", None]
-
-
-@dataclass(slots=True)
-class Answer:
-    """What a response says about the session. `status` 0: nothing that concerns it.
-
-    `announced` holds every value of the session header; `sent` what the request carried where
-    that is not what the step asked for (a later hop of a redirect chain); `idempotent` and
-    `replayable` tell of the request that was answered.
-    """
-
-    status: int
-    announced: Sequence[str] = field(default=(), repr=False)
-    expires_in: str | None = None
-    retry_after: str | None = None
-    problem: Mapping[str, Any] | None = None
-    idempotent: bool = False
-    replayable: bool = True
-    sent: Held | None = None
-
-    @property
-    def kind(self) -> str | None:
-        """The last part of the problem's type, `None` when it is none of the session's.
-
-        Nothing else will do: applications answer 401, with the same challenge, for reasons of
-        their own. So a HEAD, which is answered without a body, never loses a session.
-        """
-        named = None if self.problem is None else self.problem.get("type")
-        if isinstance(named, str) and named.startswith(PROBLEM_TYPE):
-            return named[len(PROBLEM_TYPE) :]
-        return None
-
-    @property
-    def executed(self) -> bool | None:
-        """Whether the server ran the call; `None` where the answer does not say."""
-        said = None if self.problem is None else self.problem.get("executed")
-        return said if isinstance(said, bool) else None
-
-
-def origin_of(url: str) -> str | None:
-    """The origin of an absolute http or https URL, default ports left out; else `None`."""
-    match = ORIGIN.match(url)
-    if match is None:
-        return None
-    scheme, host, port = match[1].lower(), match[2].lower(), match[3]
-    if not port or int(port) == {"http": 80, "https": 443}[scheme]:
-        return f"{scheme}://{host}"
-    return f"{scheme}://{host}:{int(port)}"
-
-
-def problem_of(content_type: str | None, body: bytes) -> Mapping[str, Any] | None:
-    """The problem document in a response, `None` when there is none that can be read."""
-    if not is_problem(content_type):
-        return None
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def is_problem(content_type: str | None) -> bool:
-    """Whether a Content-Type announces a problem document."""
-    return (content_type or "").partition(";")[0].strip().lower() == PROBLEM_MEDIA_TYPE
-
-
-def seconds_of(retry_after: str | None) -> float | None:
-    """Seconds a Retry-After asks for, whichever form it takes; `None` when it says nothing."""
-    if retry_after is None:
-        return None
-    if retry_after.strip().isdecimal():
-        return float(retry_after)
-    try:
-        when = parsedate_to_datetime(retry_after)
-        return max(0.0, when.timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
-
 
 class Flow:
     """One session as its client sees it. Safe to share between threads, and between tasks.
 
-    `key` continues a session that an earlier process had; `origin` binds the session to a server
-    (else the first call does). `renew` takes no arguments and makes a new session through the same
-    client, or returns a key; it may be a coroutine function where the library is asynchronous,
-    has `renew_timeout` seconds, and is called once for all calls that need it. `max_wait` bounds
-    the seconds one call spends on being put off with 503; 0 never waits. `insecure` lets the key
-    travel over plain HTTP to other hosts than this one. `resource` is the URL, or path on the
-    origin, where GET keeps the session alive and DELETE ends it.
+    `key` continues a session that an earlier process had, on the server that `origin` names;
+    without a key the first call says which server that is, unless `origin` does. `renew` takes no
+    arguments and makes a new session through the same client, or returns a key; it may be a
+    coroutine function where the library is asynchronous, has `renew_timeout` seconds, and is
+    called once for all calls that need it. `max_wait` bounds the seconds one call spends on being
+    put off with 503; 0 never waits. `insecure` lets the key travel over plain HTTP to other hosts
+    than this one. `resource` is the URL, or path on the origin, where GET keeps the session alive
+    and DELETE ends it.
 
-    Raises `ValueError` for a key that cannot be one and an origin that is none, and
-    `InsecureOrigin` for an origin the key may not be sent to.
+    Raises `ValueError` for a key that cannot be one or comes without its origin, and for an origin
+    that is none; `InsecureOrigin` for an origin the key may not be sent to.
     """
 
     # Seconds after which calls stop waiting for the first one. A library that tells us how every
@@ -321,6 +98,9 @@ class Flow:
         if key is not None and KEY.fullmatch(key) is None:
             # The value may be a real key with a typing error: it stays out of the message.
             raise ValueError("A session key is 40 characters of a-z and 0-9; this is none.")
+        if key is not None and origin is None:
+            # Else it would go to whatever happens to be called first.
+            raise ValueError("A session key is for one server: name it with origin=…, too.")
         self.header = header
         self.header_lower = header.lower()
         self.renew = renew
@@ -332,6 +112,7 @@ class Flow:
         self._held = Held(None if key is None else SessionKey(key))
         self._flight: Flight | None = None
         self._stir: concurrent.futures.Future[None] | None = None
+        self._ending = 0
         # Re-entrant, because a generator may be closed by the garbage collector anywhere.
         self._lock = threading.RLock()
         if origin is not None:
@@ -380,7 +161,7 @@ class Flow:
             return origin is not None
         if self.origin is not None or origin is None:
             return False
-        if origin.startswith("http:") and not self.insecure and not LOOPBACK.fullmatch(origin):
+        if origin.startswith("http:") and not self.insecure and not is_loopback(origin):
             raise InsecureOrigin(
                 f"{origin} is plain HTTP: a session key sent there can be read on the way. "
                 "Use https, or say insecure=True where the network is yours."
@@ -389,6 +170,10 @@ class Flow:
             if self.origin is None:
                 self.origin = origin
         return origin == self.origin
+
+    def is_own(self, value: str | None) -> bool:
+        """Whether a header's value is a key of this session, also one that was replaced since."""
+        return value is not None and bool(KEY.fullmatch(value)) and value[:ID_LENGTH] == self.id
 
     def current(self) -> Held:
         """What is held now: for a hop of a redirect chain, which waits for nobody."""
@@ -465,7 +250,7 @@ class Flow:
                 if flight is None:
                     if held.key is not None:
                         return held, None
-                    if held.lost is not None and self.renew is not None:
+                    if held.lost is not None and self.renew is not None and not self._ending:
                         flight, launch = self._take_off(self.renew, held.lost), True
                     elif held.tried:
                         return held, None
@@ -494,7 +279,8 @@ class Flow:
             if answer is not None and answer.status:
                 self.capture(answer.sent or sent, answer)
             if lead is not None:
-                if answer is not None and answer.status < 500:
+                # Where a redirect leads belongs to the same call, and is asked alone as well.
+                if answer and answer.status < 500 and answer.status not in REDIRECTS:
                     sent.tried = True
                 self._pass_lead(sent, lead)
             self._stirred()
@@ -504,7 +290,7 @@ class Flow:
         with self._lock:
             if held.leader is leader:
                 held.leader = held.owner = None
-        _finish(leader)
+            _finish(leader)
 
     def _stirred(self) -> None:
         stir, self._stir = self._stir, None
@@ -536,7 +322,16 @@ class Flow:
                 if key != sent.key:
                     same = sent.lost is not None or (sent.key is not None and key.id == sent.key.id)
                     self._replace(Held(key, line=sent.line if same else None))
+                    if sent.key is not None and not same:
+                        logger.warning(
+                            "%s goes on with session %s in the place of session %s; what that one "
+                            "held is not in it.",
+                            self.origin,
+                            key.id,
+                            sent.key.id,
+                        )
             elif values == [""]:
+                logger.info("%s says that session %s is over.", self.origin, self.id)
                 self._replace(Held(None))
             else:
                 logger.warning(
@@ -566,7 +361,7 @@ class Flow:
             mine = self._held is sent
             if mine:
                 self._forget_lost(sent)
-                may_renew = not (sent.ending or nested or renewed)
+                may_renew = not (self._ending or nested or renewed)
                 if self.renew is not None and may_renew and self._flight is None:
                     self._take_off(self.renew, sent.key.id)
                     launch = True
@@ -591,7 +386,7 @@ class Flow:
 
     def _forget_lost(self, sent: Held) -> None:
         """Forget a key whose session is out of reach; with `renew`, renew it before going on."""
-        if self.renew is not None and not sent.ending and sent.key is not None:
+        if self.renew is not None and not self._ending and sent.key is not None:
             self._replace(Held(None, sent.key.id, sent.line))
         else:
             self._replace(Held(None))
@@ -609,7 +404,8 @@ class Flow:
                     break
                 remaining = patience - time.monotonic()
                 if not sent.awaited or remaining <= 0:
-                    self._forget_lost(sent)
+                    if not self._ending:
+                        self._forget_lost(sent)
                     raise self._lost(sent.key, "superseded", answer, renewed=False)
                 if self._stir is None:
                     self._stir = concurrent.futures.Future()
@@ -625,7 +421,28 @@ class Flow:
             "ended": "it was ended while this call ran",
             "superseded": "its key was replaced, and not through this client",
         }[kind]
-        return SessionLost(key.id, kind, executed=answer.executed, renewed=renewed, detail=detail)
+        return SessionLost(
+            key.id,
+            kind,
+            executed=answer.executed,
+            renewed=renewed,
+            detail=detail,
+            outlook=self._outlook(renewed),
+        )
+
+    def _outlook(self, renewed: bool) -> str:
+        """What becomes of the next call, for a person who reads of a loss."""
+        held = self._held
+        if renewed:
+            return "A renewed session is in place: make the call again if that is right."
+        if held.key is not None:
+            return f"The key held by now is another one, of session {held.key.id}."
+        if held.lost is not None:
+            return "The next call has it renewed first."
+        return (
+            "The key is forgotten: the next call begins a new, empty session. "
+            "Give renew=… to have it rebuilt (sign in again, initialise again)."
+        )
 
     def _not_renewed(self, flight: Flight, *, executed: bool | None) -> SessionLost:
         error = flight.error
@@ -635,11 +452,17 @@ class Flow:
             executed=executed,
             renewed=False,
             detail=f"it had ended, and renewing it failed ({type(error).__name__})",
+            outlook=self._outlook(renewed=False),
         )
         lost.__cause__ = error
         return lost
 
     # Renewing
+
+    def _flight_of_others(self) -> Flight | None:
+        """The renewal under way, unless the running code is a part of it."""
+        flight = self._flight
+        return None if flight in _renewing.get() else flight
 
     def _take_off(self, renew: Renew, lost: str | None) -> Flight:
         self._flight = Flight(renew, lost, self.renew_timeout)
@@ -671,8 +494,11 @@ class Flow:
     def _adopt(self, flight: Flight, result: object) -> None:
         """Take a key that a `renew` returned instead of having it announced."""
         if isinstance(result, str) and KEY.fullmatch(result):
+            if self.origin is None:
+                raise SessionError("renew returned a key, and no origin was given that it is for.")
             with self._lock:
-                if self._flight is flight and self._held.key != result:
+                given_up = any(each.error is not None for each in _renewing.get())
+                if not given_up and self._held.key != result:
                     line = None if flight.lost is None else self._held.line
                     self._replace(Held(SessionKey(result), line=line))
 
@@ -702,7 +528,7 @@ class Flow:
                     result = await flight.renew()
                 else:
                     # A plain function may block, and may return something to await.
-                    result = await asyncio.to_thread(flight.renew)
+                    result = await asyncio.wrap_future(aside(flight.renew))
                     if inspect.isawaitable(result):
                         result = await result
             self._adopt(flight, result)
@@ -722,13 +548,19 @@ class Flow:
             launch = False
             with self._lock:
                 held, flight = self._held, self._flight
-                if flight is None:
+                # What renews may start, too: it must not wait for itself.
+                within = flight if flight in _renewing.get() else None
+                if flight is None or within is not None:
                     if held.key is not None:
                         return
                     if held.leader is None:
-                        if call is None:
+                        if call is None or (within is not None and within.renew == call):
                             raise ValueError("start() needs a call that writes to the session")
-                        flight, launch = self._take_off(call, held.lost), True
+                        if within is None:
+                            flight = self._take_off(call, held.lost)
+                        else:
+                            flight = Flight(call, within.lost, within.deadline - time.monotonic())
+                        launch = True
                 leader = held.leader
             if flight is not None:
                 if launch:
@@ -745,28 +577,39 @@ class Flow:
 
     # Ending
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a session, or a renewal is about to bring one back."""
+        return self._held.key is not None or self._flight_of_others() is not None
+
     @contextmanager
     def ending(self) -> Iterator[Callable[[int], None]]:
-        """The time in which we end the session: a 401 within it renews nothing.
+        """The time in which we end the session: nothing is renewed in it, and nothing after it.
 
         Tell what it yields the status that ending was answered with. Raises `SessionError` when
-        that is none of success; the key is kept then.
+        that is none of success, or somebody else has replaced the key; what is held is kept then.
         """
         with self._lock:
-            held = self._held
-            held.ending = True
+            line = self._held.line
+            self._ending += 1
         answered: list[int] = []
         try:
             yield answered.append
-        except SessionLost:
-            # It was over before we came to end it.
-            answered.append(200)
+        except SessionLost as lost:
+            # Else it was over before we came to end it.
+            if lost.reason == "superseded":
+                raise SessionError(
+                    f"Session {lost.session_id} was not ended: its key was replaced, and not "
+                    "through this client. Somebody else has it."
+                ) from lost
         finally:
-            held.ending = False
-        if answered and answered[0] >= 300:
-            raise SessionError(f"The session was not ended: the server answered {answered[0]}.")
+            with self._lock:
+                self._ending -= 1
         with self._lock:
-            if self._held is held:
+            held = self._held
+            if answered and answered[0] >= 300 and held.key is not None:
+                raise SessionError(f"The session was not ended: the server answered {answered[0]}.")
+            if held.line is line and (held.key is not None or held.lost is not None):
                 self._replace(Held(None))
 
     def forget(self) -> None:
@@ -786,51 +629,3 @@ class Flow:
 def _finish(future: concurrent.futures.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-# The drivers: the two ways to do a step that is not sending.
-
-
-def perform(flow: Flow, step: Wait | Sleep | Launch) -> None:
-    """Do a step in this thread."""
-    if isinstance(step, Wait):
-        concurrent.futures.wait([step.future], step.seconds)
-    elif isinstance(step, Sleep):
-        time.sleep(step.seconds)
-    else:
-        context = contextvars.copy_context()
-        # A daemon, so that a renewal that hangs does not keep the process from ending.
-        threading.Thread(
-            target=context.run, args=(flow.run, step.flight), name="session-renew", daemon=True
-        ).start()
-
-
-_tasks: set[asyncio.Task[None]] = set()
-
-
-async def aperform(flow: Flow, step: Wait | Sleep | Launch) -> None:
-    """Do a step in this task; cancelling it cancels nobody else's wait."""
-    if isinstance(step, Wait):
-        await asyncio.wait([asyncio.wrap_future(step.future)], timeout=step.seconds)
-    elif isinstance(step, Sleep):
-        await asyncio.sleep(step.seconds)
-    else:
-        task = asyncio.get_running_loop().create_task(flow.arun(step.flight))
-        # The loop keeps weak references only.
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
-        task.add_done_callback(lambda _: flow.grounded(step.flight))
-
-
-def drive(flow: Flow, steps: Steps) -> None:
-    """Run steps that send nothing, in this thread."""
-    for step in steps:
-        assert not isinstance(step, Held)
-        perform(flow, step)
-
-
-async def adrive(flow: Flow, steps: Steps) -> None:
-    """Run steps that send nothing, in this task."""
-    for step in steps:
-        assert not isinstance(step, Held)
-        await aperform(flow, step)

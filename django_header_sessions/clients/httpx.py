@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import httpx
 
-from django_header_sessions.clients._httpx import HttpxSession, keyed_headers
-from django_header_sessions.clients.flow import (
+from django_header_sessions.clients._httpx import HttpxSession, keyed_headers, mask_keys
+from django_header_sessions.clients.exceptions import (
     InsecureOrigin,
     SessionError,
-    SessionKey,
     SessionLost,
     SessionNotStarted,
 )
+from django_header_sessions.clients.keys import SessionKey
 
 __all__ = [
     "HeaderSession",
@@ -22,6 +22,8 @@ __all__ = [
     "SessionNotStarted",
 ]
 
+mask_keys("httpcore.http11", "httpcore.http2")
+
 
 class HeaderSession(HttpxSession, httpx.Auth):
     """One server-side session, for one `httpx.Client` or `AsyncClient`. See `flow.Flow`."""
@@ -29,3 +31,4 @@ class HeaderSession(HttpxSession, httpx.Auth):
     _plain = httpx.Headers
     _keyed = keyed_headers(httpx.Headers)
     _byte_stream = httpx.ByteStream
+    _async_byte_stream = httpx.AsyncByteStream

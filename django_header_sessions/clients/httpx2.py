@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import httpx2
 
-from django_header_sessions.clients._httpx import HttpxSession, keyed_headers
-from django_header_sessions.clients.flow import (
+from django_header_sessions.clients._httpx import HttpxSession, keyed_headers, mask_keys
+from django_header_sessions.clients.exceptions import (
     InsecureOrigin,
     SessionError,
-    SessionKey,
     SessionLost,
     SessionNotStarted,
 )
+from django_header_sessions.clients.keys import SessionKey
 
 __all__ = [
     "HeaderSession",
@@ -22,6 +22,8 @@ __all__ = [
     "SessionNotStarted",
 ]
 
+mask_keys("httpcore2.http11", "httpcore2.http2")
+
 
 class HeaderSession(HttpxSession, httpx2.Auth):
     """One server-side session, for one `httpx2.Client` or `AsyncClient`. See `flow.Flow`."""
@@ -29,3 +31,4 @@ class HeaderSession(HttpxSession, httpx2.Auth):
     _plain = httpx2.Headers
     _keyed = keyed_headers(httpx2.Headers)
     _byte_stream = httpx2.ByteStream
+    _async_byte_stream = httpx2.AsyncByteStream

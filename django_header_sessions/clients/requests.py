@@ -6,19 +6,27 @@ import concurrent.futures
 import gc
 import time
 from typing import Any
-from urllib.parse import urljoin
 
 import requests
-from requests.utils import requote_uri
 
-from django_header_sessions.clients import flow
-from django_header_sessions.clients.flow import (
+from django_header_sessions.clients.answers import (
+    EXPIRES_IN,
+    IDEMPOTENT,
+    Answer,
+    is_problem,
+    problem_of,
+)
+from django_header_sessions.clients.drivers import drive, perform
+from django_header_sessions.clients.exceptions import (
     InsecureOrigin,
     SessionError,
-    SessionKey,
     SessionLost,
     SessionNotStarted,
 )
+from django_header_sessions.clients.flow import Flow
+from django_header_sessions.clients.keys import SessionKey
+from django_header_sessions.clients.origins import origin_of
+from django_header_sessions.clients.steps import Held, Renew, Steps, Wait
 
 __all__ = [
     "HeaderSession",
@@ -40,8 +48,8 @@ class Trip:
 
     def __init__(self, session: HeaderSession) -> None:
         self.session = session
-        self.steps: flow.Steps | None = None
-        self.held: flow.Held | None = None
+        self.steps: Steps | None = None
+        self.held: Held | None = None
 
     def board(self, request: requests.PreparedRequest) -> None:
         """Make the request that the library is about to send the first of this call."""
@@ -56,16 +64,21 @@ class Trip:
         if self.held is not None:
             steps = self.steps
             if steps is None or request.headers.get(self.session.header) != self.held.value:
-                # A later hop, or a prepared request sent once more: it waited for nobody.
+                # A later hop with a key, or a prepared request sent once more: it waited for
+                # nobody.
                 steps = self.session.call(self.held)
                 next(steps)
             self.steps = None
             response = self._finish(steps, response, how)
         # The library copies the headers of the request it sent, whatever the next host is.
-        target = redirected_to(response)
+        target = redirected_to(response, request)
         if target is not None:
-            if self.session.owns(flow.origin_of(target)):
+            if self.session.owns(origin_of(target)):
                 self.held = self.session.current()
+                if self.held.key is None:
+                    # As the first hop did, it goes alone or waits for who does.
+                    self.steps = self.session.call()
+                    self.held = advance(self.session, self.steps, None)
                 dress(self.session, request, self.held)
             else:
                 self.held = None
@@ -73,7 +86,7 @@ class Trip:
         return response
 
     def _finish(
-        self, steps: flow.Steps, response: requests.Response, how: dict[str, Any]
+        self, steps: Steps, response: requests.Response, how: dict[str, Any]
     ) -> requests.Response:
         """Repeat the request as often as the flow says, and answer the last response."""
         session = self.session
@@ -98,19 +111,19 @@ class Trip:
             steps.close()
 
 
-def advance(session: HeaderSession, steps: flow.Steps, answer: flow.Answer | None) -> flow.Held:
+def advance(session: HeaderSession, steps: Steps, answer: Answer | None) -> Held:
     """Do what the flow says until it says send. Raises `StopIteration` when the call is over."""
     step = next(steps) if answer is None else steps.send(answer)
-    while not isinstance(step, flow.Held):
-        if isinstance(step, flow.Wait):
+    while not isinstance(step, Held):
+        if isinstance(step, Wait):
             wait(step)
         else:
-            flow.perform(session, step)
+            perform(session, step)
         step = next(steps)
     return step
 
 
-def wait(step: flow.Wait) -> None:
+def wait(step: Wait) -> None:
     """Wait for another call, which may have failed without our being told.
 
     The exceptions of this library hold the request that failed, in reference cycles: nobody's
@@ -128,20 +141,33 @@ def wait(step: flow.Wait) -> None:
             pause *= 2
 
 
-def dress(session: HeaderSession, request: requests.PreparedRequest, held: flow.Held) -> None:
+def dress(session: HeaderSession, request: requests.PreparedRequest, held: Held) -> None:
     """Put the session header on a request, in a `str` whose repr is masked."""
-    request.headers[session.header] = flow.SessionKey(held.value)
+    request.headers[session.header] = SessionKey(held.value)
 
 
-def redirected_to(response: requests.Response) -> str | None:
-    """The URL that the library goes to next if it follows redirects, `None` if none."""
-    if not response.is_redirect:
-        return None
-    location = requests.Session().get_redirect_target(response)
-    return None if location is None else urljoin(response.url, requote_uri(location))
+def redirected_to(response: requests.Response, request: requests.PreparedRequest) -> str | None:
+    """The URL that the library goes to next if it follows redirects, `None` if none.
+
+    Asked of the library itself: whoever computes it a second time comes, for some spelling of a
+    Location, to another host than the one that is then sent the key.
+    """
+    with requests.Session() as asked:
+        # Only the way matters, not what proxies and passwords the environment has for it.
+        asked.trust_env = False
+        history = response.history
+        try:
+            ways: Any = asked.resolve_redirects(response, request, yield_requests=True)
+            url: str | None = next(ways).url
+        except (StopIteration, ValueError, requests.RequestException):
+            # No redirect, or one that the library cannot follow, either.
+            return None
+        finally:
+            response.history = history
+    return url
 
 
-class HeaderSession(flow.Flow, requests.auth.AuthBase):
+class HeaderSession(Flow, requests.auth.AuthBase):
     """One server-side session, as an auth object. See `flow.Flow`."""
 
     # The library does not tell how a call ended that raised; see `Trip`.
@@ -149,35 +175,37 @@ class HeaderSession(flow.Flow, requests.auth.AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Prepare one call; called by the library."""
-        if self.owns(flow.origin_of(request.url or "")):
+        if self.owns(origin_of(request.url or "")):
             Trip(self).board(request)
+        elif self.is_own(request.headers.get(self.header)):
+            # A default header of the client goes along on every call.
+            del request.headers[self.header]
         return request
 
-    def answer(self, response: requests.Response) -> flow.Answer:
+    def answer(self, response: requests.Response) -> Answer:
         """What a response says about the session."""
         headers = response.headers
-        answer = flow.Answer(response.status_code)
+        answer = Answer(response.status_code)
         if self.header in headers:
             # The library joins what came more than once.
             answer.announced = headers[self.header].split(",")
-        answer.expires_in = headers.get(flow.EXPIRES_IN)
+        answer.expires_in = headers.get(EXPIRES_IN)
         if response.status_code >= 400:
             request = response.request
-            answer.idempotent = request.method in flow.IDEMPOTENT
+            answer.idempotent = request.method in IDEMPOTENT
             answer.replayable = isinstance(request.body, bytes | str | None)
             answer.retry_after = headers.get("Retry-After")
-            kind = headers.get("Content-Type")
-            if flow.is_problem(kind):
-                answer.problem = flow.problem_of(kind, response.content)
+            if is_problem(headers.get("Content-Type")):
+                answer.problem = problem_of(response.content)
         return answer
 
-    def start(self, call: flow.Renew | None = None) -> None:
+    def start(self, call: Renew | None = None) -> None:
         """Make the session now, through `call` (else `renew`), unless there is one.
 
         For a client whose first calls run in parallel and whose very first one may not write.
         However many threads ask, `call` runs once. Raises `SessionNotStarted`.
         """
-        flow.drive(self, self.starting(call))
+        drive(self, self.starting(call))
 
     def keep_alive(self, client: requests.Session) -> float | None:
         """Restart the idle timeout; answers `expires_in`, `None` when there is no session."""
@@ -188,8 +216,9 @@ class HeaderSession(flow.Flow, requests.auth.AuthBase):
     def end(self, client: requests.Session) -> None:
         """End the session on the server and forget it; nothing when there is none.
 
-        Raises `SessionError`, and keeps the key, when the server does not end it.
+        One that is being renewed is ended once it is there. Raises `SessionError`, and keeps the
+        key, when the server does not end it or somebody else has the session by now.
         """
-        if self.key is not None:
-            with self.ending() as answered:
+        with self.ending() as answered:
+            if self.is_there:
                 answered(client.delete(self.resource_url, auth=self).status_code)

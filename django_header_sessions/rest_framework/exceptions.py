@@ -11,14 +11,18 @@ from rest_framework import status
 from rest_framework.exceptions import (
     APIException,
     AuthenticationFailed,
-    NotAuthenticated,
     NotFound,
 )
 
+from ..conf import conf
 
-class NoSession(NotAuthenticated):
+
+class NoSession(APIException):
     """There is no session, or it was ended while the request was served."""
 
+    # No NotAuthenticated, which DRF makes a 403 of where a view has no authentication classes.
+    status_code = status.HTTP_401_UNAUTHORIZED
+    auth_header = "Session"
     default_detail = _("There is no session. Start one first.")
     default_code = "no-session"
 
@@ -52,3 +56,16 @@ class NoList(APIException):
         "is one process."
     )
     default_code = "no-list"
+
+
+class NotCounted(APIException):
+    """The cache that counts attempts to sign in cannot be reached, so that none is made."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_detail = _("Attempts to sign in cannot be counted at the moment. Try again.")
+    default_code = "not-counted"
+
+    @property
+    def wait(self) -> int:
+        """What DRF sends as Retry-After."""
+        return max(1, conf.HEADER_SESSIONS_RETRY_AFTER)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
+from rest_framework.exceptions import NotAuthenticated
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from ..resolvers import COOKIE, HEADER, Transport
+from .authentication import user_id
+from .exceptions import NoSession
 
 
 class HasSession(BasePermission):
@@ -20,7 +23,13 @@ class HasSession(BasePermission):
     message = _("Start a session first.")
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        return request.session.session_key is not None
+        if request.session.session_key is not None:
+            return True
+        # DRF would answer 403 where the view signs nobody in, or had another way to. Not where this
+        # is a part of another permission, which has to hear its no.
+        if type(self) in view.permission_classes:
+            raise NoSession
+        return False
 
 
 class IsHeaderSession(HasSession):
@@ -32,7 +41,21 @@ class IsHeaderSession(HasSession):
     message = _("This is for header sessions only.")
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        return transport_of(request) == HEADER and super().has_permission(request, view)
+        return super().has_permission(request, view) and transport_of(request) == HEADER
+
+
+class SignedInBySession(BasePermission):
+    """The user is signed in by the session that the request came with, and not otherwise.
+
+    DRF's ``SessionAuthentication`` takes whoever stands in ``request.user``: also whom a middleware
+    put there, for a request whose session header exempts it from the CSRF check.
+    """
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        live = getattr(request.session, "live", None)
+        if not request.user.is_authenticated or live is None or live.user != user_id(request.user):
+            raise NotAuthenticated
+        return True
 
 
 class SpeaksHeader(BasePermission):

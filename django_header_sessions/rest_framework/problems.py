@@ -24,6 +24,7 @@ TITLES = {
     "no-list": "Sessions cannot be listed here.",
     "no-session": "There is no session.",
     "no-such-session": "There is no such session of yours.",
+    "not-counted": "Attempts to sign in cannot be counted.",
     "not-signed-in": "Nobody is signed in.",
     "signed-out": "The session signs nobody in any more.",
     "throttled": "There were too many attempts to sign in.",
@@ -49,11 +50,12 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
         "status": response.status_code,
         "executed": False,
     }
-    if isinstance(exc, ValidationError):
-        errors = exc.detail
-        document["errors"] = errors if isinstance(errors, dict) else {"non_field_errors": errors}
+    told = response.data
+    if isinstance(told, dict) and told.keys() == {"detail"} and isinstance(told["detail"], str):
+        document["detail"] = told["detail"]
     else:
-        document["detail"] = response.data["detail"]
+        # Of a serializer, by field; a project's own exceptions may hold as much.
+        document["errors"] = told if isinstance(told, dict) else {"non_field_errors": told}
     response.data = document
     return response
 

@@ -139,7 +139,8 @@ SESSION_ID = OpenApiParameter(
 class Described(OpenApiViewExtension):  # type: ignore[no-untyped-call]
     """What the views of the resource have in common."""
 
-    def described(self, *operations: Any) -> type[APIView]:
+    def described(self, *operations: Any, empty: tuple[str, ...] = ()) -> type[APIView]:
+        """The view with these operations; those of the methods in ``empty`` need no body."""
         base: Any = api_settings.DEFAULT_SCHEMA_CLASS  # whatever the project has configured
 
         class Schema(base):  # type: ignore[misc]
@@ -151,7 +152,7 @@ class Described(OpenApiViewExtension):  # type: ignore[no-untyped-call]
                         response["content"] = {
                             CONTENT_TYPE: next(iter(response["content"].values()))
                         }
-                if self.view.__class__.__name__ == "SessionList" and self.method == "POST":
+                if self.method in empty:
                     may_be_empty(document["requestBody"])
                 return document
 
@@ -203,9 +204,11 @@ class DescribedList(Described):  # type: ignore[no-untyped-call]
                     {413: "What the session holds would become too large."},
                     {415: "The body is in no format that is understood."},
                     {429: "There were too many attempts to sign in."},
+                    {503: "Sessions, or the count of attempts to sign in, cannot be reached."},
                 ),
                 auth=[{}, {SCHEME: []}],
             ),
+            empty=("POST",),
         )
 
 

@@ -18,11 +18,18 @@ class HeaderSessionAPIClient(HeaderSessionClient, APIClient):
     """DRF's ``APIClient`` with a header session."""
 
     def logout(self) -> None:
+        self._drop_what_was_forced()
+        super().logout()
+
+    async def alogout(self) -> None:
+        self._drop_what_was_forced()
+        await super().alogout()
+
+    def _drop_what_was_forced(self) -> None:
         # What APIClient does beside, which ends with a look at the cookie.
         handler: Any = self.handler
         self._credentials: dict[str, Any] = {}
         handler._force_user = handler._force_token = None
-        super().logout()
 
 
 class AsyncHeaderSessionAPIClient(AsyncHeaderSessionClient):

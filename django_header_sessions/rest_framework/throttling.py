@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import logging
 import math
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, ClassVar
 
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
 from rest_framework.throttling import SimpleRateThrottle
 
 from ..conf import conf
-from ..exceptions import SessionUnavailable
+from .exceptions import NotCounted
+
+logger = logging.getLogger("django_header_sessions")
 
 
 class SignInThrottle(SimpleRateThrottle):
@@ -42,16 +47,18 @@ class SignInThrottle(SimpleRateThrottle):
 
     def get_cache_key(self, request: Request, view: Any) -> str | None:
         attempt = request.data
-        ident = self.ident(request, attempt, view) if isinstance(attempt, Mapping) else ""
-        if not attempt or not ident:
+        if not attempt or not isinstance(attempt, Mapping):
+            return None
+        ident = self.ident(request, attempt, view)
+        if ident is None:
             return None
         # Hashed, so that neither names nor addresses are kept, and the key is one for any cache.
         digest = hashlib.sha256(ident.encode("utf-8", "surrogatepass")).hexdigest()
         return self.cache_format % {"scope": self.scope, "ident": digest}
 
     @abstractmethod
-    def ident(self, request: Request, attempt: Mapping[str, Any], view: Any) -> str:
-        """Whose attempts are counted together; empty for nobody's."""
+    def ident(self, request: Request, attempt: Mapping[str, Any], view: Any) -> str | None:
+        """Whose attempts are counted together; None for nobody's."""
 
     def allow_request(self, request: Request, view: Any) -> bool:
         if self.rate is None:
@@ -63,7 +70,8 @@ class SignInThrottle(SimpleRateThrottle):
         try:
             return self._count(f"{key}_{int(window)}") <= self.num_requests
         except Exception as error:  # a cache that cannot be reached raises what it likes
-            raise SessionUnavailable("Attempts to sign in cannot be counted.") from error
+            logger.warning("Attempts to sign in cannot be counted: %s", error)
+            raise NotCounted from error
 
     def _count(self, key: str) -> int:
         if self.cache.add(key, 1, self.duration):
@@ -85,27 +93,57 @@ class SignInByName(SignInThrottle):
     scope = "header_sessions_user"
     default_rate = "10/min"
 
-    def ident(self, request: Request, attempt: Mapping[str, Any], view: Any) -> str:
-        name = attempt.get(getattr(view.credentials, "name_field", "username"))
-        if not isinstance(name, str | int):
-            return ""
-        # What a backend may take for the same name must not be another name here.
-        return unicodedata.normalize("NFKC", str(name).strip()).casefold()
+    def ident(self, request: Request, attempt: Mapping[str, Any], view: Any) -> str | None:
+        field = view.credentials().fields.get(getattr(view.credentials, "name_field", "username"))
+        try:
+            # As the backends will be asked for it: DRF takes numbers for text, too.
+            name = None if field is None else field.to_internal_value(field.get_value(attempt))
+        except ValidationError:
+            # Refused, before any backend is asked.
+            return None
+        return None if name is None else folded(str(name))
+
+
+def folded(name: str) -> str:
+    """``name`` without what a backend, or the database it asks, may not tell names apart by.
+
+    That is case, accents and other marks, width, spaces, and what nobody sees: MySQL compares so by
+    default. Who goes by more, such as that ``æ`` is ``ae``, is limited by origin alone.
+    """
+    letters = []
+    for letter in unicodedata.normalize("NFKD", name.upper().casefold()):
+        # Marks, separators, and what controls or is not assigned.
+        if unicodedata.category(letter)[0] in "MZC":
+            continue
+        # Strokes are no marks of their own: "LATIN SMALL LETTER O WITH STROKE".
+        plain, is_marked, _ = unicodedata.name(letter, "").partition(" WITH ")
+        if is_marked:
+            with suppress(KeyError):  # "LATIN SMALL LETTER LAMBDA WITH STROKE", which has no other
+                letter = unicodedata.lookup(plain)
+        letters.append(letter)
+    return "".join(letters).upper().casefold()
 
 
 class SignInByOrigin(SignInThrottle):
     """Attempts from one IP address, as ``HEADER_SESSIONS_CLIENT_IP`` says, else ``REMOTE_ADDR``.
 
-    Behind a proxy that setting is needed, or all callers share one limit. An IPv6 client has the
-    64 bits of its network to itself, so these are counted together.
+    Behind a proxy, or a unix socket, that setting is needed, or all callers share one limit. An
+    IPv6 client has the 64 bits of its network to itself, so these are counted together.
     """
 
     scope = "header_sessions_origin"
     default_rate = "60/min"
+    has_warned: ClassVar[bool] = False
 
     def ident(self, request: Request, attempt: Mapping[str, Any], view: Any) -> str:
         client_ip = conf.HEADER_SESSIONS_CLIENT_IP
         ip = client_ip(request._request) if client_ip else request.META.get("REMOTE_ADDR", "")
+        if not ip and not self.has_warned:
+            SignInByOrigin.has_warned = True
+            logger.warning(
+                "Nobody knows where attempts to sign in come from (REMOTE_ADDR is empty, as behind "
+                "a unix socket), so all share one limit. Set HEADER_SESSIONS_CLIENT_IP."
+            )
         try:
             address = ipaddress.ip_address(ip)
         except ValueError:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django.contrib.auth import authenticate, login, logout
+from django.utils.translation import gettext_lazy as _
 from django.views.debug import SafeExceptionReporterFilter
 from rest_framework import status
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
-from rest_framework.exceptions import NotFound
+from rest_framework.exceptions import NotFound, ParseError
 from rest_framework.generics import GenericAPIView
 from rest_framework.pagination import PageNumberPagination
-from rest_framework.permissions import BasePermission, IsAuthenticated
+from rest_framework.permissions import BasePermission
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -27,8 +28,8 @@ from ..problems import CONTENT_TYPE
 from ..registry import LiveSession
 from ..resolvers import COOKIE
 from .authentication import HeaderSessionAuthentication, user_id
-from .exceptions import NoSession, NoSuchSession, WrongCredentials
-from .permissions import HasSession, SpeaksHeader, transport_of
+from .exceptions import NoSession, NoSuchSession, SignedOut, WrongCredentials
+from .permissions import HasSession, SignedInBySession, SpeaksHeader, transport_of
 from .problems import handle
 from .serializers import (
     CredentialsSerializer,
@@ -47,6 +48,7 @@ class SessionPagination(PageNumberPagination):
     page_size = 50
 
     def get_page_number(self, request: Request, paginator: Any) -> Any:
+        # DRF takes "?page=" for the first page, which the schema calls no number.
         if request.query_params.get(self.page_query_param) == "":
             raise NotFound(self.invalid_page_message)
         return super().get_page_number(request, paginator)
@@ -56,7 +58,7 @@ class SessionView(GenericAPIView[Any]):
     """What the views of the resource have in common."""
 
     authentication_classes = (HeaderSessionAuthentication, SessionAuthentication)
-    permission_classes: Sequence[Any] = (IsAuthenticated,)
+    permission_classes: Sequence[Any] = (SignedInBySession,)
     serializer_class: type[BaseSerializer[Any]] | None = SessionSerializer
     pagination_class: Any = None
     filter_backends: Sequence[Any] = ()
@@ -79,13 +81,12 @@ class SessionView(GenericAPIView[Any]):
     def finalize_response(
         self, request: Request, response: Any, *args: Any, **kwargs: Any
     ) -> Response:
-        response = super().finalize_response(request, response, *args, **kwargs)
-        assert isinstance(response, Response)
-        if response.exception and isinstance(response.accepted_renderer, JSONRenderer):
-            response.content_type = CONTENT_TYPE
+        answer: Response = super().finalize_response(request, response, *args, **kwargs)
+        if answer.exception and isinstance(answer.accepted_renderer, JSONRenderer):
+            answer.content_type = CONTENT_TYPE
         # Replaced by the middleware's own where a key is announced.
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
 
     def shown(self, live: LiveSession | None, **context: Any) -> dict[str, Any]:
         """``live`` as the answer shows it."""
@@ -109,13 +110,24 @@ class SessionList(SessionView):
         return [] if self._starts() else super().get_authenticators()
 
     def get_permissions(self) -> list[BasePermission]:
-        return [SpeaksHeader()] if self._starts() else [IsAuthenticated()]
+        permissions: list[Any] = [*super().get_permissions()]
+        return [SpeaksHeader()] if self._starts() else permissions
 
     def get_throttles(self) -> list[BaseThrottle]:
         throttles: list[BaseThrottle] = super().get_throttles()
         if self._starts():
             throttles += [throttle() for throttle in self.sign_in_throttles]
         return throttles
+
+    def check_throttles(self, request: Request) -> None:
+        if self._starts():
+            # Throttles are the first to read the body.
+            try:
+                request.data  # noqa: B018
+            except RecursionError:
+                # DRF's parser recurses, and lets anybody who can send a body find out.
+                raise ParseError(_("The body is nested too deeply.")) from None
+        super().check_throttles(request)
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
         return self.credentials if self._starts() else SessionSerializer
@@ -124,8 +136,10 @@ class SessionList(SessionView):
         return getattr(self.request, "method", None) == "POST"
 
     def get_queryset(self) -> Any:
-        # At most 1,000 of them: what a store answers with.
-        return registry.of_user(user_id(self.request.user))[::-1]
+        # Of very many a store tells 1,000, which need not be the newest: the current one is added.
+        own = session_of(self.request).live
+        found = {one.id: one for one in (own, *registry.of_user(user_id(self.request.user)))}
+        return sorted(found.values(), key=lambda one: (one.created, one.id), reverse=True)
 
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.get_queryset())
@@ -171,6 +185,14 @@ class SessionCurrent(SessionView):
     permission_classes = (HasSession,)
     serializer_class = CurrentSessionSerializer
 
+    def perform_authentication(self, request: Request) -> None:
+        try:
+            super().perform_authentication(request)
+        except SignedOut:
+            # Whoever holds a session may end it, also one that signs nobody in any more.
+            if request.method != "DELETE":
+                raise
+
     def get(self, request: Request) -> Response:
         options = OptionsSerializer(data=request.query_params.dict())
         options.is_valid(raise_exception=True)
@@ -204,11 +226,12 @@ class SessionEndOthers(SessionView):
     def post(self, request: Request) -> Response:
         user, own = user_id(request.user), session_of(request).session_key.id
         ended = 0
-        # Until there are none, or somebody else is ending those that there are.
-        while now := sum(
-            registry.end(one.id, OWNER) for one in registry.of_user(user) if one.id != own
+        # Until there are none, or somebody else is ending those that there are: of many sessions
+        # the registry tells some at a time.
+        while now := registry.end_many(
+            [one.id for one in registry.of_user(user) if one.id != own], OWNER
         ):
-            ended += now
+            ended += len(now)
         return Response({"ended": ended})
 
 

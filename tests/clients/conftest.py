@@ -19,6 +19,7 @@ from .drivers import (
     Options,
     RequestsCaller,
 )
+from .example import Cluster, Gateway
 from .server import Server
 
 LIBRARIES = ("httpx", "httpx-async", "httpx2", "httpx2-async", "requests", "aiohttp", "fetch")
@@ -30,6 +31,21 @@ Open = Callable[..., Caller]
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    running = Cluster(tmp_path_factory.mktemp("example"))
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def gateway(cluster: Cluster) -> Iterator[Gateway]:
+    """The example with no sessions, behind a gateway that can misbehave."""
+    cluster.valkey.client.flushall()
+    with Gateway(cluster) as running:
         yield running
 
 
@@ -66,7 +82,9 @@ def open_with(request: pytest.FixtureRequest) -> Iterator[Open]:
     opened: list[Caller] = []
 
     def make(library: str, base: str, **options: Any) -> Caller:
-        known = {"key", "origin", "renew", "follow"}
+        if "key" in options:
+            options.setdefault("origin", base)
+        known = {"key", "origin", "renew", "follow", "headers"}
         settings = {name: value for name, value in options.items() if name not in known}
         chosen = Options(
             base,

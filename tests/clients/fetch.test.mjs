@@ -49,7 +49,7 @@ after(() => {
 const keys = () => seen.map((entry) => entry.headers["x-session-key"]);
 
 test("takes what fetch takes: a string, a URL, a Request, with its own headers", async () => {
-  const session = new HeaderSession({ key: KEY });
+  const session = new HeaderSession({ key: KEY, origin: base });
   await session.fetch(`${base}/a`, { headers: { "X-Session-Key": "mine", A: "b" } });
   await session.fetch(new URL(`${base}/b`));
   await session.fetch(new Request(`${base}/c`, { method: "POST", body: "text" }));
@@ -59,7 +59,7 @@ test("takes what fetch takes: a string, a URL, a Request, with its own headers",
 });
 
 test("fetch may be handed on without its object", async () => {
-  const { fetch } = new HeaderSession({ key: KEY });
+  const { fetch } = new HeaderSession({ key: KEY, origin: base });
   await fetch(`${base}/a`);
   assert.deepEqual(keys(), [KEY]);
 });
@@ -67,7 +67,7 @@ test("fetch may be handed on without its object", async () => {
 test("leaves a problem document for the caller to read", async () => {
   const document = { ...UNKNOWN, type: "urn:django-header-sessions:too-large" };
   answers["/a"] = () => [413, {}, document];
-  const response = await new HeaderSession({ key: KEY }).fetch(`${base}/a`);
+  const response = await new HeaderSession({ key: KEY, origin: base }).fetch(`${base}/a`);
   assert.deepEqual(await response.json(), document);
 });
 
@@ -75,7 +75,7 @@ test("sends a body once more, after a renewal and through a redirect", async () 
   answers["/a"] = ({ headers }) =>
     headers["x-session-key"] === KEY ? [401, {}, UNKNOWN] : [307, { Location: "/b" }];
   answers["/b"] = ({ body }) => [200, {}, { body }];
-  const session = new HeaderSession({ key: KEY, renew: () => NEWER });
+  const session = new HeaderSession({ key: KEY, origin: base, renew: () => NEWER });
   const response = await session.fetch(`${base}/a`, { method: "PATCH", body: "text" });
   assert.deepEqual(await response.json(), { body: "text" });
   assert.deepEqual(keys(), [KEY, NEWER, NEWER]);
@@ -83,7 +83,7 @@ test("sends a body once more, after a renewal and through a redirect", async () 
 
 test("a POST that is redirected with 303 goes on as a GET without a body", async () => {
   answers["/a"] = () => [303, { Location: "/b" }];
-  const session = new HeaderSession({ key: KEY });
+  const session = new HeaderSession({ key: KEY, origin: base });
   await session.fetch(`${base}/a`, { method: "POST", body: "text" });
   assert.equal(seen[1].method, "GET");
   assert.equal(seen[1].body, "");
@@ -91,13 +91,13 @@ test("a POST that is redirected with 303 goes on as a GET without a body", async
 
 test("a redirect in a circle ends", async () => {
   answers["/a"] = () => [302, { Location: "/a" }];
-  await assert.rejects(new HeaderSession({ key: KEY }).fetch(`${base}/a`), SessionError);
+  await assert.rejects(new HeaderSession({ key: KEY, origin: base }).fetch(`${base}/a`), SessionError);
   assert.ok(seen.length < 30);
 });
 
 test("redirect: error is honoured", async () => {
   answers["/a"] = () => [302, { Location: "/b" }];
-  const session = new HeaderSession({ key: KEY });
+  const session = new HeaderSession({ key: KEY, origin: base });
   await assert.rejects(session.fetch(`${base}/a`, { redirect: "error" }), SessionError);
   assert.equal(seen.length, 1);
 });
@@ -118,16 +118,116 @@ test("an aborted call rejects with the reason, wherever it waits", async () => {
 test("an aborted wait for a store that is down ends at once", async () => {
   answers["/a"] = () => [503, { "Retry-After": "5" }];
   const control = new AbortController();
-  const call = new HeaderSession({ key: KEY }).fetch(`${base}/a`, { signal: control.signal });
+  const call = new HeaderSession({ key: KEY, origin: base }).fetch(`${base}/a`, { signal: control.signal });
   while (seen.length === 0) await new Promise((resolve) => setImmediate(resolve));
   control.abort();
   await assert.rejects(call, { name: "AbortError" });
 });
 
+test("a Request's own credentials are left as they are", async () => {
+  const sent = [];
+  const fetch = async (request) => {
+    sent.push(request.credentials);
+    return new Response("{}");
+  };
+  const session = new HeaderSession({ fetch, origin: "https://example.com" });
+  const url = "https://example.com/a";
+  await session.fetch(url);
+  await session.fetch(new Request(url, { credentials: "include" }));
+  await session.fetch(url, { credentials: "same-origin" });
+  await session.fetch(new Request(url, { credentials: "include" }), { method: "POST" });
+  await session.fetch(new Request(url, { credentials: "include" }), { credentials: "omit" });
+  assert.deepEqual(sent, ["omit", "include", "same-origin", "include", "omit"]);
+});
+
+const once = () =>
+  new ReadableStream({
+    start(control) {
+      control.enqueue(new TextEncoder().encode("once"));
+      control.close();
+    },
+  });
+
+test("a stream is not sent twice", async () => {
+  const down = { type: "urn:django-header-sessions:unavailable", status: 503, executed: false };
+  answers["/a"] = () => [503, { "Retry-After": "0" }, down];
+  const session = new HeaderSession({ key: KEY, origin: base });
+  const init = { method: "PUT", body: once(), duplex: "half" };
+  assert.equal((await session.fetch(`${base}/a`, init)).status, 503);
+  const request = new Request(`${base}/a`, { ...init, body: once() });
+  assert.equal((await session.fetch(request)).status, 503);
+  assert.deepEqual(seen.map((entry) => entry.body), ["once", "once"]);
+});
+
+test("a session that is lost under a stream is seen, and renewed for the next call", async () => {
+  answers["/a"] = () => [401, {}, UNKNOWN];
+  const session = new HeaderSession({ key: KEY, origin: base, renew: () => NEWER });
+  const call = session.fetch(`${base}/a`, { method: "PUT", body: once(), duplex: "half" });
+  await assert.rejects(call, (error) => error instanceof SessionLost && error.renewed);
+  assert.equal(seen.length, 1);
+  assert.equal(session.key, NEWER);
+});
+
+test("a stream is not sent on to where a redirect leads, unless that takes no body", async () => {
+  answers["/kept"] = () => [307, { Location: "/b" }];
+  answers["/got"] = () => [303, { Location: "/b" }];
+  const session = new HeaderSession({ key: KEY, origin: base });
+  const init = () => ({ method: "POST", body: once(), duplex: "half" });
+  await assert.rejects(session.fetch(`${base}/kept`, init()), SessionError);
+  assert.equal((await session.fetch(`${base}/got`, init())).status, 200);
+  assert.deepEqual(seen.map((entry) => entry.method + entry.path), ["POST/kept", "POST/got", "GET/b"]);
+});
+
+test("a body that is a string, bytes, a form or a blob is sent as often as it takes", async () => {
+  answers["/a"] = ({ headers }) => (headers["x-session-key"] === NEWER ? [200] : [401, {}, UNKNOWN]);
+  const form = new FormData();
+  form.set("a", "b");
+  for (const body of ["text", new TextEncoder().encode("text"), new Blob(["text"]), form,
+    new URLSearchParams({ a: "b" })]) {
+    seen = [];
+    const session = new HeaderSession({ key: KEY, origin: base, renew: () => NEWER });
+    assert.equal((await session.fetch(`${base}/a`, { method: "PUT", body })).status, 200);
+    assert.equal(seen.length, 2);
+    assert.ok(seen[0].body.length > 2);
+    // A form has another boundary each time, which its header names.
+    const [first, second] = seen.map((entry) => {
+      const type = entry.headers["content-type"];
+      const [, boundary = type] = /boundary=(.*)$/.exec(type ?? "") ?? [];
+      return `${type} ${entry.body}`.replaceAll(boundary, "boundary");
+    });
+    assert.equal(first, second);
+  }
+});
+
+test("a form is sent on to where a redirect leads, with the boundary that it has there", async () => {
+  answers["/a"] = () => [307, { Location: "/b" }];
+  const body = new FormData();
+  body.set("name", "value");
+  await new HeaderSession({ key: KEY, origin: base }).fetch(`${base}/a`, { method: "POST", body });
+  const [, boundary] = /boundary=(.*)$/.exec(seen[1].headers["content-type"]);
+  assert.ok(seen[1].body.startsWith(`--${boundary}`));
+  assert.ok(seen[1].body.includes("value"));
+});
+
+test("a type that the caller gives a body stays with it", async () => {
+  answers["/a"] = () => [307, { Location: "/b" }];
+  const headers = { "Content-Type": "text/csv" };
+  const init = { method: "POST", body: "a,b", headers };
+  await new HeaderSession({ key: KEY, origin: base }).fetch(`${base}/a`, init);
+  assert.equal(seen[1].headers["content-type"], "text/csv");
+});
+
+test("a renewal may be given all the time there is", async () => {
+  answers["/a"] = ({ headers }) => (headers["x-session-key"] === KEY ? [401, {}, UNKNOWN] : [200]);
+  const renew = () => new Promise((resolve) => setTimeout(resolve, 20, NEWER));
+  const session = new HeaderSession({ key: KEY, origin: base, renew, renewTimeout: Infinity });
+  assert.equal((await session.fetch(`${base}/a`)).status, 200);
+});
+
 test("what renew was told of is the cause", async () => {
   answers["/a"] = () => [401, {}, UNKNOWN];
   const why = new Error("wrong password");
-  const session = new HeaderSession({ key: KEY, renew: () => Promise.reject(why) });
+  const session = new HeaderSession({ key: KEY, origin: base, renew: () => Promise.reject(why) });
   await assert.rejects(session.fetch(`${base}/a`), (error) => {
     assert.ok(error instanceof SessionLost);
     assert.equal(error.cause, why);
@@ -147,11 +247,11 @@ test("start without anything to call is refused, and a failing one says why", as
 });
 
 test("the key is in nothing that shows the session", () => {
-  const session = new HeaderSession({ key: KEY });
+  const session = new HeaderSession({ key: KEY, origin: base });
   const shown = inspect(session, { showHidden: true, depth: null }) + JSON.stringify(session);
   assert.ok(!shown.includes(KEY.slice(15)));
   assert.throws(
-    () => new HeaderSession({ key: `${KEY}x` }),
+    () => new HeaderSession({ key: `${KEY}x`, origin: base }),
     (error) => !error.message.includes(KEY),
   );
 });

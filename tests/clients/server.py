@@ -81,6 +81,7 @@ class Server:
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
+        self.connections = 0
         self.sessions: dict[str, Session] = {}
         self.lock = threading.Lock()
         self.handlers: dict[tuple[str, str], Handler] = {
@@ -89,7 +90,6 @@ class Server:
             ("PATCH", "/state"): self.write,
             ("POST", "/login"): self.login,
             ("GET", "/api/sessions/current/"): self.read,
-            ("DELETE", "/api/sessions/current/"): self.end,
         }
         outer = self
 
@@ -98,6 +98,11 @@ class Server:
             # Headers and body go out in one segment, or Nagle and delayed ACKs cost 40 ms.
             wbufsize = -1
             disable_nagle_algorithm = True
+
+            def setup(self) -> None:
+                super().setup()
+                with outer.lock:
+                    outer.connections += 1
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -168,8 +173,7 @@ class Server:
             name = path.removeprefix("/static/")
             reply = Reply(content_type="text/javascript", raw=(STATIC / name).read_bytes())
         else:
-            handler = self.handlers.get((request.command, path))
-            reply = Reply(404, {"detail": "no such path"}) if handler is None else handler(seen)
+            reply = self.handlers.get((request.command, path), self.otherwise)(seen)
         if reply.status == 0:
             request.close_connection = True
             return
@@ -194,13 +198,15 @@ class Server:
 
     # The well-behaved part
 
+    def otherwise(self, seen: Seen) -> Reply:
+        """Answer a path that nobody has said anything about."""
+        return Reply(404, {"detail": "no such path"})
+
     def open(self, seen: Seen) -> Session | Reply | None:
         """The session of a request, `None` for a new one, or why there is none."""
         sent = seen.sent
         if sent is None or sent == "new":
             return None
-        if len(sent) != 40 or not set(sent) <= set(LETTERS):
-            return problem(400, "malformed")
         session = self.sessions.get(sent[:15])
         if session is not None and sent in session.old:
             return problem(409, "superseded")
@@ -219,8 +225,7 @@ class Server:
                 session = Session(make_key())
                 self.sessions[session.key[:15]] = session
             reply = view(session)
-            if session.key[:15] in self.sessions:
-                reply.headers.append(("X-Session-Expires-In", "1800"))
+            reply.headers.append(("X-Session-Expires-In", "1800"))
             if session.key != seen.sent:
                 reply.headers.append((HEADER, session.key))
             return reply
@@ -251,14 +256,6 @@ class Server:
         session.old.add(session.key)
         session.key = make_key(session.key[:15])
         return session.key
-
-    def end(self, seen: Seen) -> Reply:
-        def forget(session: Session) -> Reply:
-            del self.sessions[session.key[:15]]
-            session.key = ""
-            return Reply(204)
-
-        return self.with_session(seen, forget, False)
 
     def end_all(self) -> None:
         """End every session behind the clients' backs."""

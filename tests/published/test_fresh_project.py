@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from ..processes import Process, Valkey, free_port
-from ..readme import README, snippets, wire
+from ..readme import snippets, wire
 from .conftest import Published
 
 ENV = {
@@ -54,16 +53,15 @@ class Project:
     def start(self) -> None:
         self.run("django-admin", "startproject", "site1", ".")
         wire(self.settings)
-        self.add_settings(snippets("python", "## Django REST framework")[0])
+        settings, resource = snippets("python", "## Django REST framework")
+        self.add_settings(settings)
         (view,) = [each for each in snippets("python") if "def search(request)" in each]
         self.settings.with_name("views.py").write_text(view)
-        (resource,) = set(re.findall(r"`(path\(.*rest_framework\.urls\"\)\))`", README))
         urls = self.settings.with_name("urls.py")
         urls.write_text(
-            f"{urls.read_text()}\n"
-            "from django.urls import include\n"
+            f"{urls.read_text()}\n{resource}\n"
             "from . import views\n"
-            f'urlpatterns += [path("search/", views.search), {resource}]\n'
+            'urlpatterns += [path("search/", views.search)]\n'
         )
 
     def copied(self, folder: Path) -> Project:

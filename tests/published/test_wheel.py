@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import importlib
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -72,3 +74,13 @@ def test_the_metadata_say_what_it_is(metadata: Message) -> None:
 @pytest.mark.parametrize("name", ["CHANGELOG.md", "SECURITY.md"])
 def test_the_version_is_spoken_of(metadata: Message, name: str) -> None:
     assert ".".join(metadata["Version"].split(".")[:2]) in (ROOT / name).read_text("utf-8")
+
+
+def test_pytest_finds_the_fixtures(wheel: zipfile.ZipFile) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith("/entry_points.txt"))
+    found = configparser.ConfigParser()
+    found.read_string(wheel.read(name).decode())
+    plugins = dict(found["pytest11"])
+    assert plugins == {PACKAGE: f"{PACKAGE}.pytest_plugin"}
+    fixtures = vars(importlib.import_module(plugins[PACKAGE]))
+    assert {"header_session_client", "header_session_api_client"} <= fixtures.keys()

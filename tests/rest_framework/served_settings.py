@@ -11,7 +11,11 @@ from tests.settings import INSTALLED_APPS as THEIRS
 from tests.settings import MIDDLEWARE as THEIRS_TOO
 
 INSTALLED_APPS = [*THEIRS, "rest_framework", "drf_spectacular", "corsheaders"]
-MIDDLEWARE = ["corsheaders.middleware.CorsMiddleware", *THEIRS_TOO]
+MIDDLEWARE = [
+    "tests.rest_framework.served_urls.WrongKey",
+    "corsheaders.middleware.CorsMiddleware",
+    *THEIRS_TOO,
+]
 ROOT_URLCONF = "tests.rest_framework.served_urls"
 REST_FRAMEWORK = {
     # Loaded by DRF while it loads its views.

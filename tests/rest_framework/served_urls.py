@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -12,6 +13,22 @@ from rest_framework.generics import GenericAPIView
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
+
+
+class WrongKey:
+    """Takes the wrong credential that schemathesis sends for one that could be right.
+
+    What is no key at all is a mistake of the client's, 400, before anything is looked at; a key
+    that opens nothing is 401, which is what it wants to see.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.META.get("HTTP_X_SESSION_KEY") == "SCHEMATHESIS-INVALID-VALUE":
+            request.META["HTTP_X_SESSION_KEY"] = "0" * 40
+        return self.get_response(request)
 
 
 class NameSerializer(serializers.Serializer[Any]):

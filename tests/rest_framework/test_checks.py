@@ -58,13 +58,36 @@ def test_w010_the_header_is_not_allowed(cors: Any) -> None:
     assert found() == {}
 
 
+def test_w010_keeps_the_headers_that_the_project_allows(cors: Any) -> None:
+    cors.CORS_ALLOW_HEADERS = ("accept", "x-mine")
+    namespace: dict[str, Any] = {}
+    exec(found()["W010"], namespace)
+    assert namespace["CORS_ALLOW_HEADERS"] == ["accept", "x-mine", "x-session-key"]
+
+
+def test_all_headers_are_none_to_a_browser_that_sends_credentials(cors: Any) -> None:
+    cors.CORS_ALLOW_HEADERS = cors.CORS_EXPOSE_HEADERS = ["*"]
+    cors.CORS_ALLOW_CREDENTIALS = True
+    cors.CORS_ALLOWED_ORIGINS = ["https://a.example"]
+    hints = found()
+    assert hints.keys() == {"W010", "W011"}
+    for hint in hints.values():
+        namespace: dict[str, Any] = {}
+        exec(hint, namespace)
+        for name in ("CORS_ALLOW_HEADERS", "CORS_EXPOSE_HEADERS"):
+            if name in namespace:
+                setattr(cors, name, namespace[name])
+    assert found() == {}
+    assert cors.CORS_ALLOW_HEADERS == ["*", "x-session-key"]
+
+
 def test_w010_knows_the_header_of_contexts(cors: Any) -> None:
     cors.HEADER_SESSIONS_CONTEXT_HEADER = "X-Session-Context"
     hints = found()
     assert hints.keys() == {"W010"}
     namespace: dict[str, Any] = {}
     exec(hints["W010"], namespace)
-    assert namespace["CORS_ALLOW_HEADERS"] == (*default_headers, "x-session-context")
+    assert namespace["CORS_ALLOW_HEADERS"] == [*cors.CORS_ALLOW_HEADERS, "x-session-context"]
 
 
 def test_w010_follows_the_headers_name(cors: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from django.contrib.auth.models import User
 from rest_framework.test import APIClient
 
@@ -28,6 +29,34 @@ def test_without_a_session_such_a_tool_is_401_and_makes_none(db: None) -> None:
         response = client.get("/api/notebook/")
         assert (response.status_code, response["WWW-Authenticate"]) == (401, "Session")
         assert "X-Session-Key" not in response.headers
+
+
+@pytest.mark.parametrize("path", ["open-notebook", "open-header-only"])
+def test_where_nobody_is_signed_in_a_missing_session_is_401_as_well(path: str, db: None) -> None:
+    """DRF itself knows 401 only where a view has authentication classes."""
+    for mount in ("/api/", "/admin/api/"):
+        for client in (APIClient(), HeaderSessionAPIClient()):
+            response = client.get(f"{mount}{path}/")
+            assert (response.status_code, response["WWW-Authenticate"]) == (401, "Session")
+    assert anonymous().get(f"/api/{path}/").status_code == 200
+
+
+def test_where_nobody_is_signed_in_a_cookie_is_still_no_header(ann: User) -> None:
+    assert by_cookie(ann).get("/admin/api/open-notebook/").status_code == 200
+    assert by_cookie(ann).get("/admin/api/open-header-only/").status_code == 403
+
+
+def test_a_missing_session_is_401_though_the_caller_is_signed_in_otherwise(ann: User) -> None:
+    client = HeaderSessionAPIClient()
+    client.force_authenticate(ann)
+    response = client.get("/api/notebook/")
+    assert (response.status_code, response["WWW-Authenticate"]) == (401, "Session")
+
+
+def test_as_a_part_of_another_permission_a_missing_session_is_a_plain_no(db: None) -> None:
+    assert APIClient().get("/api/session-or-reading/").status_code == 200
+    assert APIClient().post("/api/session-or-reading/").status_code == 403
+    assert anonymous().post("/api/session-or-reading/").status_code == 200
 
 
 def test_a_view_for_header_sessions_is_not_reached_by_cookie(ann: User) -> None:

@@ -9,15 +9,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth import login
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.http import HttpRequest
 from django.urls import path
 from rest_framework import serializers
+from rest_framework.exceptions import APIException
 from rest_framework.test import APIClient
+from rest_framework.throttling import BaseThrottle
 
 from django_header_sessions import registry
+from django_header_sessions.engine import SessionStore
 from django_header_sessions.keys import ID_LENGTH
 from django_header_sessions.rest_framework.serializers import shown, shown_text
 from django_header_sessions.rest_framework.testing import HeaderSessionAPIClient
@@ -42,11 +46,12 @@ def sign_in(client: APIClient, name: str = "ann", password: str = PASSWORD) -> A
     return client.post(SESSIONS, {"username": name, "password": password}, format="json")
 
 
-def problem(response: Any) -> str:
-    """The name of the problem that the response tells."""
+def problem(response: Any, *, executed: bool = False) -> str:
+    """The name of the problem that the response tells, and whether anything was done."""
     assert response["Content-Type"] == "application/problem+json"
     assert response.json()["status"] == response.status_code
-    assert set(response.json()) >= {"type", "title", "status", "executed"}
+    assert response.json()["executed"] is executed
+    assert response.json()["title"]
     return str(response.json()["type"]).removeprefix("urn:django-header-sessions:")
 
 
@@ -172,11 +177,33 @@ def test_half_of_the_credentials_start_nothing(body: Any, ann: User, listing_sto
     assert sum(listing_store.count().values()) == 0
 
 
-@pytest.mark.parametrize("body", [b"{", b'{"username": "\xff"}', b'{"username": "\\ud800"'])
+DEEP = [b"[" * 100_000, b'{"username":' * 3000]
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"username": "\xff"}', b'{"username": "\\ud800"', *DEEP])
 def test_a_body_that_cannot_be_read_is_the_clients_mistake(body: bytes) -> None:
     response = APIClient().generic("POST", SESSIONS, body, "application/json")  # type: ignore[arg-type]
     assert response.status_code == 400
     assert problem(response) == "about:blank"
+
+
+@pytest.mark.parametrize("body", DEEP)
+@pytest.mark.parametrize("mount", ["/api/", "/admin/api/"])
+def test_no_call_fails_over_such_a_body(body: bytes, mount: str, ann: User) -> None:
+    headers = {"X-Session-Key": str(signed_in(ann).session_key), "Accept": "text/html"}
+    for name in ("", "current/", "current/rotate/", "end-others/", "abcdefghijklmno/"):
+        for method in ("POST", "DELETE", "PUT"):
+            response = APIClient().generic(
+                method,
+                f"{mount}sessions/{name}",
+                body,  # type: ignore[arg-type]
+                "application/json",
+                headers=headers,
+            )
+            assert response.status_code < 500
+            headers["X-Session-Key"] = response.headers.get("X-Session-Key") or str(
+                signed_in(ann).session_key
+            )
 
 
 def test_half_of_a_surrogate_pair_is_no_name() -> None:
@@ -314,7 +341,7 @@ def test_over_plain_http_nothing_is_started_where_only_https_is_allowed(
 ) -> None:
     settings.HEADER_SESSIONS_SECURE = True
     response = sign_in(APIClient())
-    assert (response.status_code, problem(response)) == (403, "insecure")
+    assert (response.status_code, problem(response, executed=True)) == (403, "insecure")
     assert APIClient().post(SESSIONS, secure=True).status_code == 201
 
 
@@ -427,6 +454,32 @@ def test_signing_out_ends_the_session_and_is_401_the_second_time(
     assert again["WWW-Authenticate"] == "Session"
 
 
+@pytest.mark.parametrize(
+    ("gone", "status"),
+    # Of another password Django takes note before the call is served, and ends the session itself.
+    [("deactivated", 204), ("deleted", 204), ("other password", 401)],
+)
+def test_a_session_that_signs_nobody_in_any_more_is_ended_by_who_holds_it(
+    gone: str, status: int, listing_store: Store, ann: User
+) -> None:
+    client = signed_in(ann)
+    key = client.session_key
+    assert key is not None
+    if gone == "deleted":
+        ann.delete()
+    else:
+        ann.is_active = gone != "deactivated"
+        ann.set_password("another")
+        ann.save()
+    if status == 204:
+        # For anything else but its end it is no good.
+        refused = client.get(CURRENT)
+        assert (refused.status_code, problem(refused)) == (401, "signed-out")
+    response = client.delete(CURRENT)
+    assert (response.status_code, response["X-Session-Key"]) == (status, "")
+    assert registry.get(key.id) is None
+
+
 def test_an_anonymous_session_can_be_ended_too(listing_store: Store) -> None:
     client = HeaderSessionAPIClient()
     client.post(SESSIONS)
@@ -460,6 +513,47 @@ def test_with_an_anonymous_session_nobody_has_sessions(method: str, path: str) -
     client.post(SESSIONS)
     response = getattr(client, method)(SESSIONS + path)
     assert (response.status_code, problem(response)) == (401, "not-signed-in")
+
+
+@pytest.mark.parametrize("mount", [SESSIONS, "/admin/api/sessions/"])
+def test_a_user_whom_a_middleware_put_there_is_signed_in_by_no_session(
+    mount: str, bob: User, settings: Any
+) -> None:
+    """Whoever that is may come with ambient credentials, and the header exempts from CSRF."""
+    bobs = signed_in(bob)
+    assert bobs.session_key is not None
+    settings.MIDDLEWARE = [
+        *settings.MIDDLEWARE,
+        "tests.rest_framework.test_authentication.SomebodyElse",
+    ]
+    with_session, with_cookie = HeaderSessionAPIClient(), APIClient()
+    with_session.post(SESSIONS)
+    with_cookie.session["x"] = 1
+    for client, headers in (
+        (APIClient(), {}),
+        (APIClient(), {"X-Session-Key": "new"}),
+        (with_session, {}),
+        (with_cookie, {}),
+    ):
+        for method, name in (
+            ("get", ""),
+            ("post", "end-others/"),
+            ("delete", f"{bobs.session_key.id}/"),
+        ):
+            response = getattr(client, method)(mount + name, headers=headers)
+            assert (response.status_code, response["WWW-Authenticate"]) == (401, "Session")
+    assert registry.get(bobs.session_key.id) is not None
+
+
+def test_a_user_who_is_forced_upon_a_test_client_needs_a_session_as_well(bob: User) -> None:
+    client = HeaderSessionAPIClient()
+    client.force_authenticate(bob)
+    for response in (
+        client.get(SESSIONS),
+        client.post(SESSIONS + "end-others/"),
+        client.delete(SESSIONS + "abcdefghijklmno/"),
+    ):
+        assert (response.status_code, problem(response)) == (401, "no-session")
 
 
 # Rotating.
@@ -621,6 +715,29 @@ def test_all_others_are_ended_at_once_and_the_current_one_stays(
     assert here.post(SESSIONS + "end-others/").data == {"ended": 0}
 
 
+def test_of_very_many_the_current_one_is_listed_and_all_others_are_ended(
+    listing_store: Store, ann: User
+) -> None:
+    """Of one user's sessions a store tells 1,000 at a time."""
+    request = HttpRequest()
+    for _ in range(1050):
+        request.session = SessionStore(transport="header")
+        login(request, ann, "django.contrib.auth.backends.ModelBackend")
+        request.session.save()
+    client = signed_in(ann)
+    results, url = [], SESSIONS
+    while url:
+        page = client.get(url).data
+        results += page["results"]
+        url = page["next"]
+    assert len(results) == len({one["id"] for one in results}) == page["count"] >= 1000
+    assert [one["id"] for one in results if one["current"]] == [results[0]["id"]]
+    created = [one["created"] for one in results]
+    assert created == sorted(created, reverse=True)
+    assert client.post(SESSIONS + "end-others/").data == {"ended": 1050}
+    assert sum(listing_store.count().values()) == 1
+
+
 # How it speaks.
 
 
@@ -656,14 +773,56 @@ def test_an_outage_of_the_store_is_503(
     settings.CACHES = {"default": redis_cache}
     key = str(signed_in(ann).session_key)
     settings.CACHES = {"default": redis_cache | {"LOCATION": "redis://127.0.0.1:1/0"}}
-    # The attempts are counted in the cache that is down as well.
-    for response in (
-        sign_in(APIClient()),
-        APIClient().post(SESSIONS),
-        APIClient().get(CURRENT, headers={"X-Session-Key": key}),
+    # The attempts are counted in the cache that is down as well, and first of all.
+    for response, name, executed in (
+        (sign_in(APIClient()), "not-counted", False),
+        (APIClient().post(SESSIONS), "unavailable", True),
+        (APIClient().get(CURRENT, headers={"X-Session-Key": key}), "unavailable", False),
     ):
-        assert (response.status_code, problem(response)) == (503, "unavailable")
+        assert (response.status_code, problem(response, executed=executed)) == (503, name)
         assert response["Retry-After"]
+
+
+class Refuses(BaseThrottle):
+    detail: Any
+
+    def allow_request(self, request: Any, view: Any) -> bool:
+        raise APIException(self.detail)
+
+
+@pytest.mark.parametrize(
+    ("detail", "told"),
+    [
+        ("no", {"detail": "no"}),
+        ({"why": "x"}, {"errors": {"why": "x"}}),
+        ({"detail": ["x"]}, {"errors": {"detail": ["x"]}}),
+        (["x"], {"errors": {"non_field_errors": ["x"]}}),
+    ],
+)
+def test_what_a_project_refuses_is_a_problem_document_whatever_it_says(
+    detail: Any, told: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.ROOT_URLCONF = __name__
+    monkeypatch.setattr(Refuses, "detail", detail, raising=False)
+    response = APIClient().post("/refused/")
+    assert (response.status_code, problem(response)) == (500, "about:blank")
+    assert response.json().items() >= told.items()
+
+
+def test_attempts_that_cannot_be_counted_are_not_made(
+    ann: User, settings: Any, redis_cache: dict[str, Any]
+) -> None:
+    """The cache of the throttles is down, that of the sessions is not."""
+    settings.CACHES = {
+        "default": redis_cache | {"LOCATION": "redis://127.0.0.1:1/0"},
+        "sessions": redis_cache,
+    }
+    settings.SESSION_CACHE_ALIAS = "sessions"
+    response = sign_in(APIClient())
+    assert (response.status_code, problem(response)) == (503, "not-counted")
+    assert response["Retry-After"] == "1"
+    assert "X-Session-Key" not in response.headers
+    assert APIClient().post(SESSIONS).status_code == 201
 
 
 def test_drfs_own_handler_is_left_to_the_projects_views(ann: User) -> None:
@@ -770,5 +929,6 @@ def test_a_refusal_shows_in_the_browsable_api_as_a_page(ann: User) -> None:
 
 urlpatterns = [
     path("badges/", SessionList.as_view(credentials=Badge)),
+    path("refused/", SessionList.as_view(throttle_classes=[Refuses])),
     path("whoami/", Whoami.as_view()),
 ]

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
+from django.contrib.auth.signals import user_logged_out
 
 from django_header_sessions import registry
 from django_header_sessions.rest_framework.testing import (
@@ -27,12 +29,16 @@ CURRENT = "/api/sessions/current/"
 CREDENTIALS = {"username": "ann", "password": PASSWORD}
 
 
-@pytest.fixture(params=[HeaderSessionClient, HeaderSessionAPIClient])
+SYNC = (HeaderSessionClient, HeaderSessionAPIClient)
+ASYNC = (AsyncHeaderSessionClient, AsyncHeaderSessionAPIClient)
+
+
+@pytest.fixture(params=SYNC)
 def client(request: pytest.FixtureRequest) -> Any:
     return request.param()
 
 
-@pytest.fixture(params=[AsyncHeaderSessionClient, AsyncHeaderSessionAPIClient])
+@pytest.fixture(params=ASYNC)
 def async_client(request: pytest.FixtureRequest) -> Any:
     return request.param()
 
@@ -82,15 +88,46 @@ async def test_an_async_client_forgets_such_a_key_too(async_client: Any) -> None
     assert async_client.session_key is None
 
 
-def test_a_header_given_with_a_call_wins(client: Any) -> None:
+def of_another_session() -> dict[str, str]:
+    other = HeaderSessionClient()
+    other.post("/api/sessions/")
+    return {"X-Session-Key": str(other.session_key)}
+
+
+def test_a_header_given_with_a_call_wins_and_its_answer_is_not_about_the_key_that_is_held(
+    client: Any,
+) -> None:
     client.post("/api/sessions/")
+    held = client.session_key
     assert client.get(CURRENT, headers={"X-Session-Key": "a" * 40}).status_code == 401
+    assert client.post("/api/sessions/", headers={"X-Session-Key": "new"}).status_code == 201
+    assert client.post(CURRENT + "rotate/", headers=of_another_session()).status_code == 200
+    assert client.delete(CURRENT, headers=of_another_session()).status_code == 204
+    assert client.session_key is held
 
 
-async def test_a_header_given_with_an_async_call_wins(async_client: Any) -> None:
+async def test_a_header_given_with_an_async_call_wins_in_the_same_way(async_client: Any) -> None:
     await async_client.post("/api/sessions/")
+    held, others = async_client.session_key, await sync_to_async(of_another_session)()
     response = await async_client.get(CURRENT, headers={"X-Session-Key": "a" * 40})
     assert response.status_code == 401
+    assert (await async_client.post(CURRENT + "rotate/", headers=others)).status_code == 200
+    assert async_client.session_key is held
+
+
+def test_the_held_key_given_with_a_call_is_the_held_key(client: Any) -> None:
+    client.post("/api/sessions/")
+    client.delete(CURRENT, headers={"X-Session-Key": str(client.session_key)})
+    assert client.session_key is None
+
+
+def test_a_refused_head_request_has_no_body_that_could_say_why(client: Any) -> None:
+    client.post("/api/sessions/")
+    registry.end(client.session_key.id)
+    assert client.head(CURRENT).status_code == 401
+    assert client.session_key is not None
+    assert client.get(CURRENT).status_code == 401
+    assert client.session_key is None
 
 
 def test_another_name_of_the_header_is_followed(client: Any, settings: Any) -> None:
@@ -132,6 +169,52 @@ async def test_async_login_and_logout_are_the_header_sessions(async_client: Any,
     assert await registry.aget(key.id) is None
 
 
+@pytest.mark.parametrize("kind", [*SYNC, *ASYNC])
+def test_each_client_has_djangos_methods_of_either_colour(kind: type[Any], ann: User) -> None:
+    async def in_async() -> Any:
+        client = kind()
+        await client.aforce_login(ann)
+        await (await client.asession()).aset("x", 1)
+        assert await client.alogin(**CREDENTIALS)
+        key = client.session_key
+        await client.alogout()
+        assert client.session_key is None
+        return key, client
+
+    client = kind()
+    client.force_login(ann)
+    session = client.session
+    session["x"] = 1
+    session.save()
+    assert client.login(**CREDENTIALS)
+    assert client.session["x"] == 1
+    key = client.session_key
+    client.logout()
+    for one, of in ((key, client), async_to_sync(in_async)()):
+        assert of.session_key is None
+        assert not of.cookies
+        assert registry.get(one.id) is None
+
+
+@pytest.mark.parametrize("kind", [*SYNC, *ASYNC])
+def test_signing_out_tells_djangos_signal_who_it_was(kind: type[Any], ann: User) -> None:
+    heard: list[Any] = []
+
+    def hear(user: Any, **kwargs: Any) -> None:
+        heard.append(user)
+
+    user_logged_out.connect(hear)
+    try:
+        client = kind()
+        client.force_login(ann)
+        client.logout()
+        client.force_login(ann)
+        async_to_sync(client.alogout)()
+    finally:
+        user_logged_out.disconnect(hear)
+    assert heard == [ann, ann]
+
+
 def test_logging_out_without_a_session_is_no_error_and_makes_none(client: Any) -> None:
     client.logout()
     assert client.session_key is None
@@ -143,6 +226,9 @@ def test_logging_out_of_drfs_client_also_drops_what_was_forced_on_it(ann: User) 
     client.force_authenticate(ann)
     assert client.get("/api/whoami/").status_code == 200
     client.logout()
+    assert client.get("/api/whoami/").status_code == 401
+    client.force_authenticate(ann)
+    async_to_sync(client.alogout)()
     assert client.get("/api/whoami/").status_code == 401
 
 

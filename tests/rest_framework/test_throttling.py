@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -11,7 +12,11 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest
 from rest_framework.test import APIClient
 
-from django_header_sessions.rest_framework.throttling import SignInByName, SignInByOrigin
+from django_header_sessions.rest_framework.throttling import (
+    SignInByName,
+    SignInByOrigin,
+    folded,
+)
 
 from .conftest import PASSWORD
 from .test_resource import SESSIONS, problem, sign_in
@@ -62,14 +67,51 @@ def test_too_many_attempts_are_told_when_to_come_back(
         assert sign_in(APIClient()).status_code == 201
 
 
-@pytest.mark.parametrize("name", ["ANN", " ann ", "ａｎｎ"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ODDISSEY", " oddissey ", "ｏｄｄｉｓｓｅｙ"),
+        # In capitals it is the same, and so it is for a backend that asks the database for them.
+        *("oddıssey", "oddißey", "oddiſſey"),
+        # MySQL compares so by default.
+        *("öddissèy", "øđđissey", "oddissey\u0301", "oddis\u200bsey", "od\u00addissey"),
+    ],
+)
 def test_one_name_written_otherwise_is_the_same_name(
     name: str, rates: dict[str, str | None]
 ) -> None:
     rates[ORIGIN] = None
-    statuses(2)
+    statuses(2, name="oddissey")
     assert statuses(1, name=name) == [429]
     assert statuses(1, name="bob") == [401]
+
+
+def test_every_character_can_be_folded_and_its_case_does_not_matter() -> None:
+    every = [chr(number) for number in range(sys.maxunicode + 1)]
+    assert folded("".join(every))
+    cased = [each for each in every if each.upper() != each.lower()]
+    assert [each for each in cased if folded(each.upper()) != folded(each)] == []
+    assert [each for each in cased if folded(each.lower()) != folded(each)] == []
+
+
+@pytest.mark.parametrize("written", ["12.5", '"12.5"', "1.25e1"])
+def test_a_name_is_counted_as_the_backends_are_asked_for_it(
+    written: str, db: None, rates: dict[str, str | None]
+) -> None:
+    """DRF takes a number for text."""
+    User.objects.create_user("12.5", password=PASSWORD)
+    rates[ORIGIN] = None
+    statuses(2, name="12.5")
+    body = f'{{"username": {written}, "password": "{PASSWORD}"}}'
+    response = APIClient().generic("POST", SESSIONS, body, "application/json")
+    assert response.status_code == 429
+
+
+def test_names_in_a_form_are_counted_too(rates: dict[str, str | None]) -> None:
+    rates[ORIGIN] = None
+    form = {"username": "ann", "password": "wrong"}
+    assert [APIClient().post(SESSIONS, form).status_code for _ in range(3)] == [401, 401, 429]
+    assert statuses(1) == [429]
 
 
 def test_names_are_counted_from_wherever_they_come(rates: dict[str, str | None]) -> None:
@@ -87,8 +129,8 @@ def test_names_are_counted_from_wherever_they_come(rates: dict[str, str | None])
         ("2001:db8::1", "2001:db8::ffff", True),
         ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
         ("unix", "unix", True),
-        # The server does not know who calls, so nobody is counted as one with the others.
-        ("", "", False),
+        # The server does not know who calls, as behind a unix socket.
+        ("", "", True),
     ],
 )
 def test_origins_are_told_apart_by_address(
@@ -97,6 +139,15 @@ def test_origins_are_told_apart_by_address(
     rates[NAME] = None
     statuses(2, REMOTE_ADDR=one)
     assert statuses(1, REMOTE_ADDR=other) == [429 if together else 401]
+
+
+def test_where_nobody_knows_who_calls_the_log_says_so_once(
+    rates: dict[str, str | None], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SignInByOrigin, "has_warned", False)
+    statuses(2, REMOTE_ADDR="")
+    told = [one.message for one in caplog.records if "HEADER_SESSIONS_CLIENT_IP" in one.message]
+    assert len(told) == 1
 
 
 def test_a_forwarded_header_makes_no_other_origin(rates: dict[str, str | None]) -> None:

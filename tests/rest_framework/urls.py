@@ -50,7 +50,7 @@ class CookieFirst(Whoami):
 class Notebook(Whoami):
     """A tool with a memory, for anybody who has a session."""
 
-    permission_classes = (HasSession,)
+    permission_classes: Any = (HasSession,)
 
     def get(self, request: Request) -> Response:
         request.session["calls"] = request.session.get("calls", 0) + 1
@@ -63,6 +63,30 @@ class HeaderOnly(HeaderFirst):
 
 class HeaderOnlySignedIn(HeaderFirst):
     permission_classes = (IsHeaderSession, IsAuthenticated)
+
+
+class OpenNotebook(Notebook):
+    """The same where nobody is to be signed in."""
+
+    authentication_classes = ()
+
+
+class OpenHeaderOnly(OpenNotebook):
+    permission_classes: Any = (IsHeaderSession,)
+
+
+class Reading(BasePermission):
+    def has_permission(self, request: Request, view: Any) -> bool:
+        return request.method == "GET"
+
+
+class SessionOrReading(OpenNotebook):
+    permission_classes: Any = (Reading | HasSession,)
+
+    def get(self, request: Request) -> Response:
+        return Response({})
+
+    post = get
 
 
 class Write(APIView):
@@ -81,6 +105,9 @@ views: list[Any] = [
     path("header-first/", HeaderFirst.as_view()),
     path("cookie-first/", CookieFirst.as_view()),
     path("notebook/", Notebook.as_view()),
+    path("open-notebook/", OpenNotebook.as_view()),
+    path("open-header-only/", OpenHeaderOnly.as_view()),
+    path("session-or-reading/", SessionOrReading.as_view()),
     path("header-only/", HeaderOnly.as_view()),
     path("header-only-signed-in/", HeaderOnlySignedIn.as_view()),
     path("write/", Write.as_view()),

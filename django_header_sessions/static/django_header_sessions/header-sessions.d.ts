@@ -21,13 +21,13 @@ export class SessionLost extends SessionError {
 export type Fetch = (input: RequestInfo | URL, init?: RequestInit) => Promise<Response>;
 
 /**
- * Makes a new session through the `fetch` it is given, and only that one: calls made through
- * `session.fetch` wait for the renewal to end. May return a session key instead.
+ * Makes a new session through the `fetch` it is given, and only that one: calls of the session's
+ * own `fetch`, `start` and `end` wait for the renewal to end. May return a session key instead.
  */
 export type Renew = (fetch: Fetch) => unknown;
 
 export interface HeaderSessionOptions {
-  /** Continue this session. */
+  /** Continue this session; needs its origin. */
   key?: string;
   /** The only origin that is sent the key; else that of the first call. */
   origin?: string;
@@ -43,7 +43,10 @@ export interface HeaderSessionOptions {
   header?: string;
   /** URL or path where GET keeps the session alive and DELETE ends it. */
   resource?: string;
-  /** For every request that does not say otherwise; "omit", for no cookies at all. */
+  /**
+   * For every request that does not say otherwise; "omit", for no cookies at all. A `Request` says
+   * so unless it has the default, "same-origin".
+   */
   credentials?: RequestCredentials;
   /** What sends; the global one. */
   fetch?: Fetch;
@@ -60,13 +63,19 @@ export class HeaderSession {
   readonly origin: string | null;
   /** Seconds until the session is over if nothing is called; null while that is unknown. */
   readonly expiresIn: number | null;
-  /** As the global fetch, with the session. May reject with a SessionError. */
+  /**
+   * As the global fetch, with the session. May reject with a SessionError. A body in `init` that is
+   * no stream can be sent again where that is safe; a stream, or the body of a `Request`, is not.
+   */
   fetch: Fetch;
   /** Make the session now, through `call` (else `renew`), unless there is one. */
   start(call?: Renew): Promise<void>;
   /** Restart the idle timeout; answers `expiresIn`, null when there is no session. */
   keepAlive(): Promise<number | null>;
-  /** End the session on the server and forget it; rejects, and keeps it, when that fails. */
+  /**
+   * End the session on the server and forget it, also one that is about to be renewed. Rejects, and
+   * keeps the key, when that fails or somebody else has the session by now.
+   */
   end(): Promise<void>;
   /** Let go of the key without telling the server. */
   forget(): void;

@@ -14,6 +14,10 @@ const MAX_REDIRECTS = 20;
 // A call is repeated this often in all for a newer key; more means that somebody rotates in a loop.
 const MAX_TAKES = 3;
 const LEAST_WAIT = 50;
+// What a timer can take; beyond, it rings at once.
+const MAX_TIMER = 2 ** 31 - 1;
+const HTTP_DATE =
+  /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4} \d\d:\d\d:\d\d GMT$/;
 
 /** Something about the session, not about one answer. Carries no session key. */
 export class SessionError extends Error {
@@ -34,14 +38,10 @@ export class SessionNotStarted extends SessionError {
 export class SessionLost extends SessionError {
   name = "SessionLost";
 
-  constructor(sessionId, reason, { executed, renewed, detail, cause }) {
+  constructor(sessionId, reason, { executed, renewed, detail, outlook, cause }) {
     const ran =
       executed === undefined ? "may have been executed" : executed ? "was executed" : "was not executed";
-    const then = renewed
-      ? "A renewed session is in place: make the call again if that is right."
-      : "The key is forgotten: the next call begins a new, empty session. " +
-        "Give renew to have it rebuilt (sign in again, initialise again).";
-    super(`Session ${sessionId} is lost, and all it held: ${detail}. This call ${ran}. ${then}`, {
+    super(`Session ${sessionId} is lost, and all it held: ${detail}. This call ${ran}. ${outlook}`, {
       cause,
     });
     this.sessionId = sessionId;
@@ -67,7 +67,6 @@ class Held {
     this.awaited = new Set();
     this.leader = null;
     this.tried = false;
-    this.ending = false;
     this.expiresAt = null;
   }
 
@@ -89,7 +88,7 @@ function within(promise, { signal, ms }) {
   return new Promise((resolve, reject) => {
     const abort = () => finish(reject, signal.reason);
     const timer =
-      ms === undefined
+      ms === undefined || ms > MAX_TIMER
         ? undefined
         : setTimeout(() => finish(reject, new DOMException("Took too long", "TimeoutError")), ms);
     const finish = (settle, value) => {
@@ -109,16 +108,55 @@ function within(promise, { signal, ms }) {
 function sleep(ms, signal) {
   let timer;
   const promise = new Promise((resolve) => {
-    timer = setTimeout(resolve, ms);
+    timer = setTimeout(resolve, Math.min(ms, MAX_TIMER));
   });
   return within(promise, { signal }).finally(() => clearTimeout(timer));
 }
 
 function secondsOf(retryAfter) {
   if (retryAfter === null) return null;
-  if (/^\s*\d+\s*$/.test(retryAfter)) return Number(retryAfter);
-  const when = Date.parse(retryAfter);
-  return Number.isNaN(when) ? null : Math.max(0, (when - Date.now()) / 1000);
+  if (/^\s*\d{1,9}\s*$/.test(retryAfter)) return Number(retryAfter);
+  // Left to itself, Date.parse finds a date in almost anything.
+  if (!HTTP_DATE.test(retryAfter)) return null;
+  return Math.max(0, (Date.parse(retryAfter) - Date.now()) / 1000);
+}
+
+/** One hop of a call: makes its request as often as its body can be read. */
+class Hop {
+  #input;
+  #init;
+  #made;
+
+  constructor(input, init) {
+    this.#input = input;
+    this.#init = init;
+    this.#made = new Request(input, init);
+    const given = init.body ?? null;
+    const { url, method, headers, signal, redirect, credentials } = this.#made;
+    Object.assign(this, { url, method, headers, signal, redirect, credentials });
+    // What a Request was made with, it does not tell.
+    this.repeatable =
+      this.#made.body === null ||
+      (given !== null && !(given instanceof ReadableStream) && !(Symbol.asyncIterator in Object(given)));
+    this.body = this.repeatable ? (given ?? undefined) : this.#made.body;
+  }
+
+  /** The request, to be sent with this header and nowhere on. */
+  request(redirect, name, value) {
+    const made = new Request(this.#made ?? new Request(this.#input, this.#init), { redirect });
+    this.#made = null;
+    if (name !== undefined) made.headers.set(name, value);
+    return made;
+  }
+}
+
+/** Read an answer that is nobody's, so that its connection can be used again. */
+async function drain(response) {
+  try {
+    await response.arrayBuffer();
+  } catch {
+    // It broke off: there is no connection left to use.
+  }
 }
 
 /** The problem document, read from a copy so that the caller can read it, too. */
@@ -154,6 +192,7 @@ export class HeaderSession {
   #held;
   #flight = null;
   #stir = null;
+  #ending = 0;
 
   constructor({
     key,
@@ -169,6 +208,10 @@ export class HeaderSession {
   } = {}) {
     if (key !== undefined && !KEY.test(key)) {
       throw new TypeError("A session key is 40 characters of a-z and 0-9; this is none.");
+    }
+    if (key !== undefined && origin === undefined) {
+      // Else it would go to whatever happens to be called first.
+      throw new TypeError("A session key is for one server: name it with origin, too.");
     }
     this.#header = header;
     this.#renew = renew;
@@ -242,26 +285,41 @@ export class HeaderSession {
     return this.expiresIn;
   }
 
-  /** End the session on the server and forget it; rejects, and keeps it, when that fails. */
+  /**
+   * End the session on the server and forget it, also one that is about to be renewed. Rejects, and
+   * keeps the key, when that fails or somebody else has the session by now.
+   */
   async end() {
-    const held = this.#held;
-    if (held.key === null) return;
-    held.ending = true;
+    const { line } = this.#held;
     let status = 200;
+    // Nothing is renewed in this time, and nothing after it.
+    this.#ending += 1;
     try {
-      const response = await this.fetch(this.#resourceUrl(), { method: "DELETE" });
-      await response.arrayBuffer();
-      status = response.status;
+      if (this.#held.key !== null || this.#flight !== null) {
+        const response = await this.fetch(this.#resourceUrl(), { method: "DELETE" });
+        await response.arrayBuffer();
+        status = response.status;
+      }
     } catch (error) {
-      // It was over before we came to end it.
+      if (error instanceof SessionLost && error.reason === "superseded") {
+        throw new SessionError(
+          `Session ${error.sessionId} was not ended: its key was replaced, and not through this ` +
+            "client. Somebody else has it.",
+          { cause: error },
+        );
+      }
+      // Else it was over before we came to end it.
       if (!(error instanceof SessionLost)) throw error;
     } finally {
-      held.ending = false;
+      this.#ending -= 1;
     }
-    if (status >= 300) {
+    const held = this.#held;
+    if (status >= 300 && held.key !== null) {
       throw new SessionError(`The session was not ended: the server answered ${status}.`);
     }
-    if (this.#held === held) this.#replace(new Held(null));
+    if (held.line === line && (held.key !== null || held.lost !== null)) {
+      this.#replace(new Held(null));
+    }
   }
 
   /** Let go of the key without telling the server. */
@@ -272,14 +330,21 @@ export class HeaderSession {
   // Redirects, followed by hand: a fetch that follows sends the session header wherever it goes.
 
   async #follow(input, init, nested) {
-    let request = new Request(input, { credentials: this.#credentials, ...init });
-    const mode = request.redirect;
+    // A Request always has credentials; the default one says nothing.
+    const said = input instanceof Request && input.credentials !== "same-origin" ? input.credentials : null;
+    let hop = new Hop(input, { credentials: said ?? this.#credentials, ...init });
+    const mode = hop.redirect;
     for (let hops = 0; ; hops += 1) {
-      const ours = this.#owns(new URL(request.url));
-      const spare = request.body === null ? null : request.clone();
+      const ours = this.#owns(new URL(hop.url));
+      if (!ours && this.#isOwn(hop.headers.get(this.#header))) {
+        // A header of the caller's own takes the key nowhere else, either.
+        const headers = new Headers(hop.headers);
+        headers.delete(this.#header);
+        hop = new Hop(hop.request(hop.redirect), { headers });
+      }
       const response = ours
-        ? await this.#call(new Request(request, { redirect: "manual" }), nested)
-        : await this.#fetch(new Request(request, { redirect: hops ? "manual" : mode }));
+        ? await this.#call(hop, nested)
+        : await this.#fetch(hop.request(hops ? "manual" : mode));
       const seen = REDIRECTS.has(response.status);
       if (mode === "manual" || (!ours && hops === 0) || !(seen || response.type === "opaqueredirect")) {
         return response;
@@ -287,35 +352,41 @@ export class HeaderSession {
       const location = response.headers.get("Location");
       if (mode === "error" || !seen || location === null) {
         // Browsers do not say where a redirect leads, and so it cannot be followed safely.
-        throw new SessionError(`${request.url} redirects. Call where it leads, with the session.`);
+        throw new SessionError(`${hop.url} redirects. Call where it leads, with the session.`);
       }
       if (hops >= MAX_REDIRECTS) throw new SessionError("Too many redirects.");
-      const url = new URL(location, request.url);
-      const become =
-        (response.status === 303 && request.method !== "HEAD") ||
-        (response.status < 303 && request.method === "POST");
-      await response.body?.cancel();
-      const headers = new Headers(request.headers);
-      if (url.origin !== new URL(request.url).origin) {
-        headers.delete("Authorization");
-        headers.delete(this.#header);
-      }
-      const source = spare ?? request;
-      if (become) for (const name of ["Content-Type", "Content-Length"]) headers.delete(name);
-      request = new Request(url, {
-        method: become ? "GET" : source.method,
-        headers,
-        body: become || spare === null ? undefined : await spare.arrayBuffer(),
-        signal: request.signal,
-        credentials: request.credentials,
-      });
+      await drain(response);
+      hop = this.#next(hop, new URL(location, hop.url), response.status);
     }
+  }
+
+  /** The hop that a redirect leads to. */
+  #next(hop, url, status) {
+    const becomes =
+      (status === 303 && hop.method !== "HEAD") || (status < 303 && hop.method === "POST");
+    const headers = new Headers(hop.headers);
+    if (url.origin !== new URL(hop.url).origin) {
+      headers.delete("Authorization");
+      headers.delete(this.#header);
+    }
+    const { signal, credentials } = hop;
+    if (becomes || hop.body === undefined) {
+      for (const name of ["Content-Type", "Content-Length"]) headers.delete(name);
+      return new Hop(url, { method: becomes ? "GET" : hop.method, headers, signal, credentials });
+    }
+    if (!hop.repeatable) {
+      throw new SessionError(`${hop.url} redirects a body that can be sent only once.`);
+    }
+    const { method, body } = hop;
+    // With the boundary that it is given when it is sent.
+    if (body instanceof FormData) headers.delete("Content-Type");
+    return new Hop(url, { method, headers, body, signal, credentials });
   }
 
   // One call
 
-  async #call(request, nested) {
-    const { signal } = request;
+  async #call(hop, nested) {
+    const { signal } = hop;
     let takes = 0;
     let renewed = false;
     let giveUp = null;
@@ -326,15 +397,15 @@ export class HeaderSession {
       sent.awaited.add(token);
       let response = null;
       try {
-        const out = request.clone();
-        out.headers.set(this.#header, sent.key ?? "new");
-        response = await this.#fetch(out);
+        response = await this.#fetch(hop.request("manual", this.#header, sent.key ?? "new"));
         this.#capture(sent, response);
       } finally {
         sent.awaited.delete(token);
         if (lead !== null) {
-          // An answer that says nothing about the session leaves the next call to go alone.
-          if (response !== null && response.status < 500) sent.tried = true;
+          // An answer that says nothing about the session leaves the next call to go alone, and
+          // where a redirect leads belongs to the same call.
+          const leadsOn = REDIRECTS.has(response?.status) || response?.type === "opaqueredirect";
+          if (response !== null && response.status < 500 && !leadsOn) sent.tried = true;
           if (sent.leader === lead) sent.leader = null;
           lead.resolve();
         }
@@ -344,7 +415,7 @@ export class HeaderSession {
       const problem = await problemOf(response);
       const kind = kindOf(problem);
       const executed = typeof problem?.executed === "boolean" ? problem.executed : undefined;
-      const safe = executed === false || IDEMPOTENT.has(request.method);
+      const safe = hop.repeatable && (executed === false || IDEMPOTENT.has(hop.method));
       const ours = sent.key !== null;
       if (ours && (kind === "unknown" || kind === "ended")) {
         await this.#lose(sent, kind, { executed, renewed, signal, nested });
@@ -359,13 +430,13 @@ export class HeaderSession {
         const now = performance.now() / 1000;
         giveUp ??= now + this.#maxWait;
         if (pause === null || !safe || this.#maxWait <= 0 || now + pause > giveUp) return response;
-        await response.body?.cancel();
+        await drain(response);
         await sleep(Math.max(pause * 1000, LEAST_WAIT), signal);
         continue;
       } else {
         return response;
       }
-      await response.body?.cancel();
+      await drain(response);
     }
   }
 
@@ -379,7 +450,7 @@ export class HeaderSession {
       }
       if (flight === null) {
         if (held.key !== null || (held.tried && held.lost === null)) return { held, lead: null };
-        if (held.lost !== null && this.#renew !== undefined) {
+        if (held.lost !== null && this.#renew !== undefined && !this.#ending) {
           flight = this.#takeOff(this.#renew, held.lost);
         } else if (held.leader === null) {
           held.leader = deferred();
@@ -407,6 +478,11 @@ export class HeaderSession {
     return true;
   }
 
+  /** Whether a header's value is a key of this session, also one that was replaced since. */
+  #isOwn(value) {
+    return value !== null && KEY.test(value) && value.slice(0, ID_LENGTH) === this.id;
+  }
+
   #capture(sent, response) {
     const announced = response.headers.get(this.#header);
     if (announced !== null) {
@@ -421,6 +497,12 @@ export class HeaderSession {
         if (announced !== sent.key) {
           const same = sent.lost !== null || (sent.key !== null && announced.startsWith(sent.id));
           this.#replace(new Held(announced, same ? { line: sent.line } : {}));
+          if (sent.key !== null && !same) {
+            console.warn(
+              `${this.#origin} goes on with session ${this.id} in the place of session ${sent.id}; ` +
+                "what that one held is not in it.",
+            );
+          }
         }
       } else if (announced === "") {
         this.#replace(new Held(null));
@@ -455,7 +537,7 @@ export class HeaderSession {
     const mine = this.#held === sent;
     if (mine) {
       this.#forgetLost(sent);
-      if (this.#renew !== undefined && this.#flight === null && !sent.ending && !inside && !renewed) {
+      if (this.#renew !== undefined && this.#flight === null && !this.#ending && !inside && !renewed) {
         this.#takeOff(this.#renew, sent.id);
       }
     }
@@ -474,7 +556,7 @@ export class HeaderSession {
   }
 
   #forgetLost(sent) {
-    const again = this.#renew !== undefined && !sent.ending;
+    const again = this.#renew !== undefined && !this.#ending;
     this.#replace(new Held(null, again ? { lost: sent.id, line: sent.line } : {}));
   }
 
@@ -483,7 +565,7 @@ export class HeaderSession {
     while (this.#held === sent) {
       const left = patience - performance.now();
       if (sent.awaited.size === 0 || left <= 0) {
-        this.#forgetLost(sent);
+        if (!this.#ending) this.#forgetLost(sent);
         throw this.#lost(sent, "superseded", executed, false);
       }
       this.#stir ??= deferred();
@@ -497,7 +579,20 @@ export class HeaderSession {
   }
 
   #lost(sent, kind, executed, renewed) {
-    return new SessionLost(sent.id, kind, { executed, renewed, detail: DETAIL[kind] });
+    const outlook = this.#outlook(renewed);
+    return new SessionLost(sent.id, kind, { executed, renewed, detail: DETAIL[kind], outlook });
+  }
+
+  /** What becomes of the next call, for a person who reads of a loss. */
+  #outlook(renewed) {
+    const { key, lost } = this.#held;
+    if (renewed) return "A renewed session is in place: make the call again if that is right.";
+    if (key !== null) return `The key held by now is another one, of session ${this.id}.`;
+    if (lost !== null) return "The next call has it renewed first.";
+    return (
+      "The key is forgotten: the next call begins a new, empty session. " +
+      "Give renew to have it rebuilt (sign in again, initialise again)."
+    );
   }
 
   #notRenewed(flight, executed) {
@@ -505,6 +600,7 @@ export class HeaderSession {
       executed,
       renewed: false,
       detail: "it had ended, and renewing it failed; see the cause",
+      outlook: this.#outlook(false),
       cause: flight.error,
     });
   }
@@ -543,6 +639,9 @@ export class HeaderSession {
     const running = Promise.resolve().then(() => renew(through));
     const result = await within(running, { ms: this.#renewTimeout * 1000 });
     if (typeof result === "string" && KEY.test(result) && this.#held.key !== result) {
+      if (this.#origin === null) {
+        throw new SessionError("renew returned a key, and no origin was given that it is for.");
+      }
       this.#replace(new Held(result, flight.lost === null ? {} : { line: this.#held.line }));
     }
   }
