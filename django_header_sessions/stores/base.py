@@ -168,6 +168,15 @@ class Page:
     """Where each of the sessions stands in the list."""
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where some live sessions of one user stand in the list, in the order of their ids; go on
+    after ``next``, which is None where there are no more. There may be none, and yet a next."""
+
+    places: list[Cursor]
+    next: str | None = None
+
+
 HOUR = 60
 """Minutes for which a store remembers how many sessions were created and ended."""
 
@@ -278,10 +287,15 @@ class Store(Protocol):
 
     async def aget(self, session_id: str) -> Opened | None: ...
 
-    def get_many(self, session_ids: Collection[str]) -> list[LiveSession]:
-        """Those of these sessions that there are, without their fields. Not a use of them."""
+    def get_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
+        """Those of these sessions that there are, without their fields. Not a use of them.
 
-    async def aget_many(self, session_ids: Collection[str]) -> list[LiveSession]: ...
+        ``user`` is whose they are listed as: no list names those that are not there any longer.
+        """
+
+    async def aget_many(
+        self, session_ids: Collection[str], user: str = ""
+    ) -> list[LiveSession]: ...
 
     def count(self) -> dict[Kind, int]:
         """How many live sessions there are of each kind."""
@@ -313,6 +327,12 @@ class Store(Protocol):
         """The live sessions of a user, oldest first, at most ``limit`` of them."""
 
     async def aof_user(self, user: str, limit: int = 1000) -> list[LiveSession]: ...
+
+    def places_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
+        """Where at most ``limit`` live sessions of a user stand in the list; no session is looked
+        at, so that one that was thrown out is still among them."""
+
+    async def aplaces_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places: ...
 
     def sweep(self, limit: int = 200) -> int:
         """Drop index entries of sessions that expired, at most about ``limit``; how many were.

@@ -46,6 +46,7 @@ from .base import (
     Opened,
     Outage,
     Page,
+    Places,
     Terms,
     grain,
 )
@@ -183,7 +184,7 @@ class CacheStore:
             return None
         return Opened(dict(record.fields), self._seen(session_id, record))
 
-    def get_many(self, session_ids: Collection[str]) -> list[LiveSession]:
+    def get_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
         found = map(self.get, session_ids)
         return [opened.session for opened in found if opened is not None]
 
@@ -200,6 +201,9 @@ class CacheStore:
         self._no_list()
 
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
+        self._no_list()
+
+    def places_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
         self._no_list()
 
     def sweep(self, limit: int = 200) -> int:
@@ -236,8 +240,8 @@ class CacheStore:
     async def aget(self, session_id: str) -> Opened | None:
         return await _in_thread(self.get, session_id)
 
-    async def aget_many(self, session_ids: Collection[str]) -> list[LiveSession]:
-        return await _in_thread(self.get_many, session_ids)
+    async def aget_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
+        return await _in_thread(self.get_many, session_ids, user)
 
     async def acount(self) -> dict[Kind, int]:
         return await _in_thread(self.count)
@@ -253,6 +257,9 @@ class CacheStore:
 
     async def aof_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         return await _in_thread(self.of_user, user, limit)
+
+    async def aplaces_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
+        return await _in_thread(self.places_of_user, user, limit, after)
 
     async def asweep(self, limit: int = 200) -> int:
         return await _in_thread(self.sweep, limit)

@@ -12,7 +12,7 @@ from itertools import chain
 from django.core.cache import caches
 
 from ..fields import size
-from .base import HOUR, KINDS, Activity, Cursor, Kind, LiveSession, Memory, Page
+from .base import HOUR, KINDS, Activity, Cursor, Kind, LiveSession, Memory, Page, Places
 from .cache import CacheStore, Record, _now
 
 _locks = [threading.RLock() for _ in range(64)]
@@ -53,10 +53,23 @@ class LocMemStore(CacheStore):
         )
 
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
-        found = [self._there(session_id) for session_id in self._index.of_user(user)]
-        # Between the two questions somebody else may have signed in.
-        sessions = [session for session in found if session is not None and session.user == user]
-        return sorted(sessions, key=lambda session: (session.created_ms, session.id))[:limit]
+        sessions: list[LiveSession] = []
+        after: str | None = ""
+        while after is not None and len(sessions) < limit:
+            part = self.places_of_user(user, limit, after)
+            found = [self._there(place.session_id) for place in part.places]
+            # Between the two questions somebody else may have signed in.
+            sessions += [one for one in found if one is not None and one.user == user]
+            after = part.next
+        return sorted(sessions[:limit], key=lambda session: (session.created_ms, session.id))
+
+    def places_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
+        places = self._index.of_user(user, after, _now())
+        return Places(places[:limit], places[limit - 1].session_id if places[limit:] else None)
+
+    def get_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
+        found = [self._there(session_id) for session_id in session_ids]
+        return [session for session in found if session is not None]
 
     def sweep(self, limit: int = 200) -> int:
         return self._index.sweep(limit, _now())
@@ -193,9 +206,15 @@ class _Index:
                 parts.append(ordered[start:end])
         return sorted(chain(*parts), reverse=not backward)[:limit]
 
-    def of_user(self, user: str) -> list[str]:
+    def of_user(self, user: str, after: str, now: int) -> list[Cursor]:
         with self._lock:
-            return list(self._by_user.get(user, ()))
+            places = [
+                Cursor(self._entries[session_id][1], session_id)
+                for session_id in self._by_user.get(user, ())
+                if session_id > after
+            ]
+        places.sort(key=lambda place: place.session_id)
+        return [place for place in places if place.expires >= now]
 
     def sweep(self, limit: int, now: int) -> int:
         with self._lock:

@@ -50,6 +50,7 @@ from .base import (
     Opened,
     Outage,
     Page,
+    Places,
     Terms,
 )
 from .servers import Call, Script, servers_of
@@ -127,11 +128,11 @@ class RedisStore:
     async def aget(self, session_id: str) -> Opened | None:
         return await self._arun(self._get(session_id))
 
-    def get_many(self, session_ids: Collection[str]) -> list[LiveSession]:
-        return self._run(self._get_many(session_ids))
+    def get_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
+        return self._run(self._get_many(session_ids, user))
 
-    async def aget_many(self, session_ids: Collection[str]) -> list[LiveSession]:
-        return await self._arun(self._get_many(session_ids))
+    async def aget_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
+        return await self._arun(self._get_many(session_ids, user))
 
     def count(self) -> dict[Kind, int]:
         return self._run(self._count())
@@ -162,6 +163,12 @@ class RedisStore:
 
     async def aof_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         return await self._arun(self._of_user(user, limit))
+
+    def places_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
+        return self._run(self._places_of_user(user, limit, after))
+
+    async def aplaces_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
+        return await self._arun(self._places_of_user(user, limit, after))
 
     def sweep(self, limit: int = 200) -> int:
         return self._run(self._sweep(limit))
@@ -303,8 +310,8 @@ class RedisStore:
         answer = yield self._look(session_id, what="fields")
         return None if answer == NOT_THERE else _opened(session_id, answer)
 
-    def _get_many(self, session_ids: Collection[str]) -> Steps[list[LiveSession]]:
-        found = yield [self._look(session_id) for session_id in session_ids]
+    def _get_many(self, session_ids: Collection[str], user: str) -> Steps[list[LiveSession]]:
+        found = yield [self._look(session_id, user.encode()) for session_id in session_ids]
         return [
             _opened(session_id, answer).session
             for session_id, answer in zip(session_ids, found, strict=True)
@@ -347,24 +354,38 @@ class RedisStore:
         )
 
     def _of_user(self, user: str, limit: int) -> Steps[list[LiveSession]]:
-        name = user.encode()
-        parts = yield [Call(USER, [bucket.users], (name, limit)) for bucket in self._buckets]
-        ids = [
-            entry[-ID_LENGTH:].decode()
-            for part in parts
-            for entry in part
-            # A user id that goes on with a NUL is another user's.
-            if len(entry) == len(name) + 1 + ID_LENGTH
-        ][:limit]
-        found = yield [self._look(session_id, name) for session_id in ids]
-        sessions = [
-            _opened(session_id, answer).session
-            for session_id, answer in zip(ids, found, strict=True)
-            if answer != NOT_THERE
+        sessions: list[LiveSession] = []
+        after: str | None = ""
+        while after is not None and len(sessions) < limit:
+            part = yield from self._places_of_user(user, limit, after)
+            found = yield from self._get_many([place.session_id for place in part.places], user)
+            # Between the two questions somebody else may have signed in.
+            sessions += [session for session in found if session.user == user]
+            after = part.next
+        return sorted(sessions[:limit], key=lambda session: (session.created_ms, session.id))
+
+    def _places_of_user(self, user: str, limit: int, after: str) -> Steps[Places]:
+        # Of many buckets each holds about as many: enough of each that few have to be asked again.
+        each = min(limit, limit // len(self._buckets) + 16)
+        parts = yield [
+            Call(USER, [bucket.users, *bucket.signed_in, bucket.counters], (user, each, after))
+            for bucket in self._buckets
         ]
-        # Between the two questions somebody else may have signed in.
-        sessions = [session for session in sessions if session.user == user]
-        return sorted(sessions, key=lambda session: (session.created_ms, session.id))
+        # As far as all of them were looked through.
+        end = min((last.decode() for last, _ in parts if last), default=None)
+        places = sorted(
+            (
+                Cursor(int(expires), session_id.decode())
+                for _, live in parts
+                for session_id, expires in zip(live[::2], live[1::2], strict=True)
+            ),
+            key=lambda place: place.session_id,
+        )
+        if end is not None:
+            places = [place for place in places if place.session_id <= end]
+        if len(places) > limit:
+            places, end = places[:limit], places[limit - 1].session_id
+        return Places(places, end)
 
     def _sweep(self, limit: int) -> Steps[int]:
         each = -(-limit // len(self._buckets))
@@ -398,12 +419,15 @@ class RedisStore:
 class _Bucket:
     """The names of the keys that one bucket's scripts use."""
 
-    __slots__ = ("_prefix", "counters", "indexes", "users")
+    __slots__ = ("_prefix", "counters", "indexes", "signed_in", "users")
 
     def __init__(self, cache: BaseCache, tag: str) -> None:
         prefix = str(cache.make_key(f"hs{{{tag}}}"))
         self._prefix = f"{prefix}:s:"
         self.indexes = [f"{prefix}:i:{_LETTER[kind.transport]}{kind.signed_in:d}" for kind in KINDS]
+        self.signed_in = [
+            index for index, kind in zip(self.indexes, KINDS, strict=True) if kind.signed_in
+        ]
         self.users = f"{prefix}:u"
         self.counters = f"{prefix}:n"
 
