@@ -8,12 +8,13 @@ from collections import defaultdict
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from itertools import chain
+from typing import Any
 
 from django.core.cache import caches
 
 from ..fields import size
 from .base import HOUR, KINDS, Activity, Cursor, Kind, LiveSession, Memory, Page, Places
-from .cache import CacheStore, Record, _now
+from .cache import CacheStore, Record, _key, _now
 
 _locks = [threading.RLock() for _ in range(64)]
 
@@ -31,6 +32,11 @@ class LocMemStore(CacheStore):
         self._index = _indexes[f"{location} {caches[alias].make_key('')}"]
 
     def count(self) -> dict[Kind, int]:
+        # LocMemCache throws entries out when there are more than MAX_ENTRIES, and tells nobody.
+        cache: Any = self._cache
+        for session_id in self._index.live(_now()):
+            if cache.make_key(_key(session_id)) not in cache._cache:
+                self._there(session_id)
         return self._index.count(_now())
 
     def page(
@@ -84,7 +90,6 @@ class LocMemStore(CacheStore):
         record = self._read(session_id)
         if record is not None:
             return self._seen(session_id, record)
-        # LocMemCache throws entries out when there are more than MAX_ENTRIES.
         with self._locked(session_id):
             if self._read(session_id) is None and self._index.remove(session_id):
                 self._index.tally(_now(), expired=1)
@@ -174,6 +179,14 @@ class _Index:
                 for start in range(last - (HOUR - 1) * 60_000, last + 1, 60_000)
             ]
 
+    def live(self, now: int) -> list[str]:
+        with self._lock:
+            return [
+                session_id
+                for ordered in self._by_expiry.values()
+                for _, session_id in ordered[_first_live(ordered, now) :]
+            ]
+
     def count(self, now: int) -> dict[Kind, int]:
         with self._lock:
             return {
@@ -214,7 +227,7 @@ class _Index:
                 if session_id > after
             ]
         places.sort(key=lambda place: place.session_id)
-        return [place for place in places if place.expires >= now]
+        return [place for place in places if place.expires > now]
 
     def sweep(self, limit: int, now: int) -> int:
         with self._lock:
