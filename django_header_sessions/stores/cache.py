@@ -310,7 +310,10 @@ class CacheStore:
         return bool(written) or not new
 
     def _delete(self, session_id: str) -> bool:
-        return bool(_asking(self._cache.delete, _key(session_id)))
+        # Some caches keep what expired until it is asked for, and delete it as if it were there.
+        there = self._read(session_id) is not None
+        _asking(self._cache.delete, _key(session_id))
+        return there
 
     def _locked(self, session_id: str) -> AbstractContextManager[None]:
         return _cache_lock(self._cache, f"hs:l:{session_id}")

@@ -99,22 +99,29 @@ class LocMemStore(CacheStore):
         self, session_id: str, record: Record, seen: int, idle: int, *, new: bool = False
     ) -> bool:
         with self._locked(session_id):
-            if not super()._write(session_id, record, seen, idle, new=new):
-                return False
-            _, gone = record.lifetime(seen, idle)
-            kind = Kind(record.transport, record.user is not None)
-            self._index.put(session_id, kind, gone, record.user, size(record.fields))
-            if new:
-                self._index.tally(_now(), created=1)
-            return True
+            written = False
+            try:
+                written = super()._write(session_id, record, seen, idle, new=new)
+            except BaseException:
+                # Whoever is stopped in the midst of it leaves the list as true as the cache.
+                written = self._read(session_id) == record
+                raise
+            finally:
+                if written:
+                    _, gone = record.lifetime(seen, idle)
+                    kind = Kind(record.transport, record.user is not None)
+                    self._index.put(session_id, kind, gone, record.user, size(record.fields))
+                    if new:
+                        self._index.tally(_now(), created=1)
+            return written
 
     def _answers(self) -> bool:
         return True
 
     def _delete(self, session_id: str) -> bool:
-        listed = self._index.remove(session_id)
+        # The list last: an entry without a session is dropped on sight.
         there = super()._delete(session_id)
-        if listed:
+        if self._index.remove(session_id):
             self._index.tally(_now(), ended=int(there), expired=int(not there))
         return there
 
