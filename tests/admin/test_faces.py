@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+import redis
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import translation
@@ -119,6 +120,44 @@ def test_a_page_whose_sessions_were_thrown_out_is_not_the_end(
     assert 'rel="next"' in page
     page = client.get(LIST, {"transport": "header"}).content.decode()
     assert ids[32] in page
+
+
+@pytest.mark.parametrize(
+    ("query", "most"),
+    [("", 20), ("?idle=300", 20), ("?user=77", 20), ("?q=192.0.2.1", 25), ("?q=aa", 25)],
+)
+def test_a_page_takes_as_many_round_trips_however_many_sessions_there_are(
+    sign_in: SignIn,
+    redis_cache: dict[str, Any],
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    query: str,
+    most: int,
+) -> None:
+    settings.CACHES = {"default": redis_cache}
+    client = sign_in("view", "delete")
+
+    class Service:
+        pk = 77
+
+    sent = 0
+    send: Any = redis.connection.AbstractConnection.send_packed_command
+
+    def counted(connection: Any, command: Any, check_health: bool = True) -> Any:
+        nonlocal sent
+        sent += 1
+        return send(connection, command, check_health)
+
+    monkeypatch.setattr(redis.connection.AbstractConnection, "send_packed_command", counted)
+    trips = []
+    for more in (450, 450):
+        for _ in range(more):
+            start(Service)
+        client.get(LIST + query)
+        before = sent
+        client.get(LIST + query)
+        trips.append(sent - before)
+    assert trips[0] == trips[1] <= most
 
 
 @pytest.fixture

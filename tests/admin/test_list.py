@@ -15,15 +15,17 @@ from django.db import connection
 from django.http import QueryDict
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils.html import strip_tags
 
 from django_header_sessions import registry
 from django_header_sessions.admin import SessionAdmin
 from django_header_sessions.keys import make
+from django_header_sessions.monitor.chart import Chart
 from django_header_sessions.monitor.query import Query
 from django_header_sessions.signals import session_alarm
-from django_header_sessions.stores.base import Store
+from django_header_sessions.stores.base import Activity, Draft, Store
 
-from .conftest import LIST, Forward, SignIn, page_of, start
+from .conftest import LIST, TERMS, Forward, SignIn, page_of, start
 
 pytestmark = pytest.mark.usefixtures("listing_store")
 
@@ -74,6 +76,59 @@ def test_a_row_says_who_is_connected_and_how_much_it_holds(client: Client) -> No
         "12 bytes",
     ):
         assert text in row.replace("\xa0", " "), text
+
+
+def test_a_row_tells_the_age_of_a_session_from_how_long_it_was_idle(
+    forward: Forward, client: Client, listing_store: Store
+) -> None:
+    key, _ = listing_store.create(Draft("header", {}), TERMS)
+    forward(600)
+    assert listing_store.open(key, "header", TERMS)
+    forward(120)
+    page = shown(client, f"?q={key.id}")
+    cells = re.findall(r'<td title="[^"]+"><bdi>([^<]+)</bdi></td>', page)
+    assert cells[:2] == ["12 min ago", "2 min ago"]
+    assert cells[2] in ("28 min", "27 min")
+    page = client.get(page_of(key.id)).content.decode()
+    texts = [re.sub(r"\s+", " ", strip_tags(each)).strip() for each in page.split("<div><dt>")]
+    assert next(each for each in texts if each.startswith("Created")).endswith("12 min ago")
+    assert next(each for each in texts if each.startswith("Last seen")).endswith(" 2 min ago")
+
+
+def test_the_chart_shows_creations_up_and_ends_and_expiries_down(client: Client) -> None:
+    for _ in range(9):
+        start()
+    registry.end(start())
+    drawing = shown(client)
+    drawing = drawing[drawing.index("<svg viewBox") :]
+    *_, last = drawing[: drawing.index("</svg>")].split("<g>")
+    title = re.search(r"<title>.*: (\d+) created, (\d+) ended, \d+ expired</title>", last)
+    assert title is not None
+    assert int(title[1]) >= 11 > int(title[2]) >= 1
+    assert re.search(r'class="hs-created" [^>]*height="[\d.]+" transform="matrix\(1 0 0 -1', last)
+    assert re.search(r'class="hs-ended" [^>]*height="[\d.]+"/>', last)
+
+
+def test_the_bars_of_the_chart_go_by_the_square_root() -> None:
+    minutes = [
+        Activity(60_000 * n, *three)
+        for n, three in enumerate(
+            [(100, 0, 0), (25, 4, 0), (0, 9, 16), (0, 1, 99), (1, 0, 0), (0, 0, 1), (0, 0, 0)]
+        )
+    ]
+    chart = Chart(minutes)
+    heights = [(bar.created, bar.ended, bar.expired) for bar in chart.bars]
+    assert heights == [
+        (50, 0, 0),
+        (25, 10, 0),
+        (0, 9, 16),
+        (0, 6, 44),  # the lower of two is to be seen
+        (6, 0, 0),
+        (0, 0, 6),
+    ]
+    assert [bar.x for bar in chart.bars] == [1, 11, 21, 31, 41, 51]
+    assert (chart.most, chart.created, chart.ended, chart.expired) == (100, 126, 14, 116)
+    assert Chart([Activity(0)]).bars == []
 
 
 def test_the_latest_to_expire_come_first_and_pages_go_on_and_back(

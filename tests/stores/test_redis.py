@@ -195,6 +195,16 @@ async def test_commands_and_round_trips_are_as_few_as_promised(
     await costs(verbs.end(key.id), 1)
 
 
+async def test_many_are_ended_in_parts_that_hold_nobody_up(verbs: Verbs, traffic: Watch) -> None:
+    keys = [await verbs.create() for _ in range(200)]
+    await verbs.end(make().id)
+    with traffic() as seen:
+        ended = await verbs.end_many([key.id for key in keys])
+    assert ended == [True] * 200
+    # A server runs what it was sent at once without looking at others.
+    assert (len(seen.commands), seen.round_trips) == (200, 4)
+
+
 async def test_buckets_are_asked_sixty_four_at_once(
     valkey: Valkey, redis_cache: dict[str, Any], settings: Any, traffic: Watch
 ) -> None:
