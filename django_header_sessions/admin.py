@@ -63,7 +63,7 @@ BATCH = 200
 """Sessions that are ended, and written down, at once."""
 AT_ONCE = 1000
 """Sessions of a user that one request ends; the page that answers it goes on with the rest."""
-LISTED = 100
+LISTED = 20
 """Sessions that a page which asks whether to end them lists at the most."""
 
 

@@ -378,7 +378,8 @@ def _live(session_id: str, record: Record, seen: int, now: int, idle: int) -> Li
         user=record.user,
         created_ms=record.created,
         last_seen_ms=record.last_seen,
-        expires_ms=over,
+        # In its last grain, not written yet, it is over at any moment.
+        expires_ms=max(over, now),
         expires_in=max(over - now, 0),
         ip=record.origin.ip,
         user_agent=record.origin.user_agent,
