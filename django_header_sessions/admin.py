@@ -40,7 +40,7 @@ from .monitor.listing import listed
 from .monitor.people import users_by_id, users_of
 from .monitor.query import IDLE, REFRESH, Query
 from .monitor.values import shown
-from .monitor.words import agent, duration, moment, transport_name
+from .monitor.words import agent, duration, moment, timestamp, transport_name
 from .registry import LiveSession
 
 if TYPE_CHECKING:
@@ -120,7 +120,6 @@ class Row:
     idle: str
     expires: str
     expires_in: str
-    deadline: str
     size: str
     fields: str
 
@@ -189,7 +188,6 @@ class SessionAdmin(ModelAdmin):
         health = registry.health()
         may_end = self.has_delete_permission(request)
         rows = self._rows(request, listing.sessions, users)
-        of_users = len(listing.users) and registry.count_of_users(listing.users, registry.OF_USERS)
         context: dict[str, Any] = {
             "cl": _List(self.opts, query, rows),
             "listing": listing,
@@ -199,8 +197,7 @@ class SessionAdmin(ModelAdmin):
                 {"name": self._user(request, one, users), "end_url": self._url("end_user", one)}
                 for one in listing.users
             ],
-            "of_users": of_users,
-            "most_of_users": registry.OF_USERS,
+            "most": registry.OF_USERS,
             "filters": _filters(query),
             "filtered": query.filtered,
             "clear": Query(text=query.text, user=query.user, refresh=query.refresh).address(),
@@ -281,6 +278,10 @@ class SessionAdmin(ModelAdmin):
         (row,) = self._rows(request, [session], users_of([session]))
         context: dict[str, Any] = {
             "row": row,
+            "created": moment(session.created),
+            "last_seen": moment(session.last_seen),
+            "expires": moment(session.expires),
+            "deadline": session.deadline and moment(session.deadline),
             "fields": shown(fields, request, values=values),
             "size": sum(field.size for field in fields),
             "may_see_values": values,
@@ -340,8 +341,8 @@ class SessionAdmin(ModelAdmin):
         user = unquote(user)
         if request.method == "POST" and request.POST.get("post"):
             return self._end_user(request, user)
-        count = registry.count_of_users([user], registry.OF_USERS)
-        found = registry.page(LISTED, users=[user]).sessions if count else []
+        page = registry.page(LISTED, users=[user])
+        found, count = page.sessions, page.total or 0
         if not found:
             self.message_user(request, _("That user has no live session."), messages.WARNING)
             return HttpResponseRedirect(self._back(request))
@@ -531,13 +532,12 @@ class SessionAdmin(ModelAdmin):
                 user=names[one.user],
                 transport=transport_name(one.transport),
                 agent=agent(one.user_agent),
-                created=moment(one.created),
+                created=timestamp(one.created),
                 age=ago % {"time": duration(one.age_ms)},
-                last_seen=moment(one.last_seen),
+                last_seen=timestamp(one.last_seen),
                 idle=ago % {"time": duration(one.idle_ms)},
-                expires=moment(one.expires),
+                expires=timestamp(one.expires),
                 expires_in=duration(one.expires_in),
-                deadline=moment(one.deadline) if one.deadline else "",
                 size=filesizeformat(one.size or 0),
                 fields=count,
             )

@@ -241,8 +241,8 @@ def page(
     """At most ``limit`` live sessions and at most ``MOST``, latest to expire first; go on with
     ``after=page.next``. ``backward`` turns the list round.
 
-    ``users`` are the primary keys (as text) of those whose sessions alone are listed, of
-    ``OF_USERS`` sessions at the most: where they have more, it is left open which.
+    ``users`` are the primary keys (as text) of those whose sessions alone are listed, and counted
+    as ``total``: ``OF_USERS`` at the most, and where they have more, it is left open which.
     """
     return _run(_page(limit, after, kinds, backward, users))
 
@@ -550,6 +550,7 @@ def _part(
         [there[place.session_id] for place in places if place.session_id in there],
         places[-1] if order[limit:] else None,
         tuple(place for place in places if place.session_id in there),
+        len(listed),
     )
 
 

@@ -26,6 +26,9 @@ class Listing:
     go on; ``nothing`` is what a search for no known thing finds."""
     users: list[str] = field(default_factory=list)
     """The primary keys of the users whose sessions alone are listed."""
+    total: int | None = None
+    """How many sessions these users have, ``registry.OF_USERS`` at the most; None where only some
+    of them were looked for."""
 
     @property
     def goes_on(self) -> bool:
@@ -130,4 +133,5 @@ def _listing(
         older=query.address(place=older) if older else "",
         how=how,
         users=list(users),
+        total=page.total,
     )

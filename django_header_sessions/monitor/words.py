@@ -56,7 +56,8 @@ def moment(when: datetime) -> str:
 
 
 def timestamp(when: datetime) -> str:
-    """``when`` in the time zone of whoever looks, to the second, the same in all languages."""
+    """``when`` in the time zone of whoever looks, to the second, the same in all languages; in a
+    small part of the time that ``moment`` takes."""
     return f"{timezone.localtime(when):%Y-%m-%d %H:%M:%S}"
 
 

@@ -166,6 +166,8 @@ class Page:
     next: Cursor | None
     places: tuple[Cursor, ...] = ()
     """Where each of the sessions stands in the list."""
+    total: int | None = None
+    """How many the list holds in all; None where that was not counted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,9 +63,13 @@ OPEN, CREATE, COMMIT, END, LOOK, PAGE, COUNT, USER, SWEEP, ACTIVITY = (
     for name in "open create commit end look page count user sweep activity".split()
 )
 
+LOOKED = 500
+"""Entries of a user that one script looks through, in some 2 ms."""
+
 NOT_THERE, SUPERSEDED, TAKEN = 0, 1, -1
 META = b"\xff"
 _HEAD = struct.Struct(">15sqq")
+_PLACE = struct.Struct(">15sq")
 _LETTER = {"header": "h", "cookie": "c"}
 _TRANSPORT = {b"h": "header", b"c": "cookie"}
 _TALLIED = b"+-x"
@@ -366,7 +370,7 @@ class RedisStore:
 
     def _places_of_user(self, user: str, limit: int, after: str) -> Steps[Places]:
         # Of many buckets each holds about as many: enough of each that few have to be asked again.
-        each = min(limit, limit // len(self._buckets) + 16)
+        each = min(limit, LOOKED, limit // len(self._buckets) + 16)
         parts = yield [
             Call(USER, [bucket.users, *bucket.signed_in, bucket.counters], (user, each, after))
             for bucket in self._buckets
@@ -375,9 +379,9 @@ class RedisStore:
         end = min((last.decode() for last, _ in parts if last), default=None)
         places = sorted(
             (
-                Cursor(int(expires), session_id.decode())
+                Cursor(expires, session_id.decode())
                 for _, live in parts
-                for session_id, expires in zip(live[::2], live[1::2], strict=True)
+                for session_id, expires in _PLACE.iter_unpack(live)
             ),
             key=lambda place: place.session_id,
         )
