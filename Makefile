@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: help demo serve test coverage test-browser soak lint bench bench-client clean
+.PHONY: help demo serve test coverage test-browser soak lint bench bench-client bench-million clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -42,6 +42,9 @@ bench: $(VENV)/bench  ## machinery, memory and DRF against the others, some minu
 bench-client: $(VENV)/test  ## what pooling and a session save a client, with a plot
 	$(BIN)/python -m benchmarks.client.run
 	$(BIN)/python -m benchmarks.client.overhead
+
+bench-million: $(VENV)/test  ## the monitor among a million sessions, each aim judged; some minutes
+	$(BIN)/python benchmarks/million.py
 
 clean:  ## remove the environment
 	rm -rf $(VENV)
