@@ -500,8 +500,7 @@ def _places(users: Collection[str], most: int) -> Steps[list[tuple[Cursor, str]]
     for user in users:
         after: str | None = ""
         while after is not None and len(found) < most:
-            limit = min(most - len(found), MOST)
-            part: Places = yield Verb("places_of_user", (user, limit, after))
+            part: Places = yield Verb("places_of_user", (user, most - len(found), after))
             found += [(place, user) for place in part.places]
             after = part.next
     return found
@@ -595,21 +594,22 @@ def _idle(
     reached: dict[Kind, Cursor | None] = dict(after)
     behind: dict[Kind, Cursor | None] = {}
     goes_on, idle_to_the_end = False, set()
-    for kind in kinds:
-        place = after.get(kind)
-        if backward:
-            if place is None:
-                continue  # nothing of this kind lies before
-            # With the session that stands there: it is the last before the page.
-            place = Cursor(place.expires, place.session_id + "~")
-        page = yield from _page(SEARCHED // len(kinds), place, [kind], not backward, ())
+    places = {kind: after[kind] for kind in kinds if kind in after}
+    if backward:
+        # With the sessions that stand there: they are the last before the page. Of a kind that has
+        # no place, nothing lies before.
+        kinds = list(places)
+        places = {kind: Cursor(at.expires, at.session_id + "~") for kind, at in places.items()}
+    each = SEARCHED // max(len(kinds), 1)
+    pages: dict[Kind, Page] = yield Verb("page_each", (each, places, kinds, not backward))
+    for kind, page in pages.items():
         looked = list(zip(page.places, page.sessions, strict=True))
         if backward:
             # What is before the first of the list has no place: of the rest, one is left to be it.
             behind[kind] = page.next
             looked = [one for one in looked if one[0] != page.next]
         else:
-            behind[kind] = page.next or (page.places[-1] if page.places else place)
+            behind[kind] = page.next or (page.places[-1] if page.places else after.get(kind))
         waiting[kind] = deque(one for one in looked if one[1].idle_ms >= least)
         if page.next is not None:
             goes_on = True
@@ -634,21 +634,18 @@ def _idle(
             reached[kind] = behind[kind]
         elif backward:
             reached[kind] = rest[0][0]
-    places = {kind: place for kind, place in reached.items() if place is not None}
+    left = {kind: place for kind, place in reached.items() if place is not None}
     if backward:
-        return IdlePage(found, places, after, bool(places))
-    return IdlePage(found, after, places, goes_on or any(waiting.values()))
+        return IdlePage(found, left, after, bool(left))
+    return IdlePage(found, after, left, goes_on or any(waiting.values()))
 
 
 def _overview() -> Steps[Overview]:
     counts = yield Verb("count")
     activity = yield Verb("activity")
     memory = yield Verb("memory")
-    first: list[LiveSession] = []
-    for kind in KINDS:
-        if counts[kind]:
-            page = yield from _page(FIRST, None, [kind], True, ())
-            first += page.sessions
+    firsts: dict[Kind, Page] = yield Verb("page_each", (FIRST, {}, KINDS, True))
+    first = [session for page in firsts.values() for session in page.sessions]
     alarms = list(_alarms(sum(counts.values()), memory))
     for alarm in alarms:
         alarmed = {"of": alarm.of, "value": alarm.value, "limit": alarm.limit}

@@ -8,7 +8,7 @@ that differs in nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, Protocol
@@ -324,6 +324,16 @@ class Store(Protocol):
         kinds: Collection[Kind] = (),
         backward: bool = False,
     ) -> Page: ...
+
+    def page_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]:
+        """A ``page`` of each of these kinds on its own, behind its own ``after``, in as few round
+        trips as one page."""
+
+    async def apage_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]: ...
 
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         """The live sessions of a user, oldest first, at most ``limit`` of them."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -200,6 +200,11 @@ class CacheStore:
     ) -> Page:
         self._no_list()
 
+    def page_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]:
+        self._no_list()
+
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         self._no_list()
 
@@ -254,6 +259,11 @@ class CacheStore:
         backward: bool = False,
     ) -> Page:
         return await _in_thread(self.page, limit, after, kinds, backward)
+
+    async def apage_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]:
+        return await _in_thread(self.page_each, limit, after, kinds, backward)
 
     async def aof_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         return await _in_thread(self.of_user, user, limit)

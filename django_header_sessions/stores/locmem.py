@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any
@@ -57,6 +57,11 @@ class LocMemStore(CacheStore):
             Cursor(*entries[-1]) if len(entries) == limit else None,
             tuple(place for place, _ in there),
         )
+
+    def page_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]:
+        return {kind: self.page(limit, after.get(kind), [kind], backward) for kind in kinds}
 
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         sessions: list[LiveSession] = []

@@ -16,8 +16,8 @@ from ..observer import observers
 from .base import Store
 
 VERBS = (
-    "open create commit end end_many exists get get_many count page of_user places_of_user sweep "
-    "activity memory"
+    "open create commit end end_many exists get get_many count page page_each of_user "
+    "places_of_user sweep activity memory"
 ).split()
 
 

@@ -23,10 +23,10 @@ Each verb is written once, as steps: a generator that yields scripts and is sent
 
 from __future__ import annotations
 
-import heapq
 import struct
 import zlib
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 from django.core.cache import BaseCache, caches
@@ -56,6 +56,7 @@ from .base import (
 from .servers import Call, Script, servers_of
 
 T = TypeVar("T")
+_Entry = tuple[int, str, bytes]
 Steps = Generator[Call | list[Call], Any, T]
 
 OPEN, CREATE, COMMIT, END, LOOK, PAGE, COUNT, USER, SWEEP, ACTIVITY = (
@@ -65,6 +66,9 @@ OPEN, CREATE, COMMIT, END, LOOK, PAGE, COUNT, USER, SWEEP, ACTIVITY = (
 
 LOOKED = 500
 """Entries of a user that one script looks through, in some 2 ms."""
+
+SPARE = 4
+"""Entries that each of many buckets is asked for beyond its share, so that few are asked again."""
 
 NOT_THERE, SUPERSEDED, TAKEN = 0, 1, -1
 META = b"\xff"
@@ -161,6 +165,16 @@ class RedisStore:
         backward: bool = False,
     ) -> Page:
         return await self._arun(self._page(limit, after, kinds, backward))
+
+    def page_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]:
+        return self._run(self._page_each(limit, after, kinds, backward))
+
+    async def apage_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]:
+        return await self._arun(self._page_each(limit, after, kinds, backward))
 
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         return self._run(self._of_user(user, limit))
@@ -329,33 +343,83 @@ class RedisStore:
     def _page(
         self, limit: int, after: Cursor | None, kinds: Collection[Kind], backward: bool
     ) -> Steps[Page]:
-        wanted = [at for at, kind in enumerate(KINDS) if not kinds or kind in kinds]
-        position = (after.expires, after.session_id) if after else ("", "")
-        parts = yield [
-            Call(PAGE, [bucket.indexes[at] for at in wanted], (limit, *position, int(backward)))
-            for bucket in self._buckets
-        ]
-        first = heapq.nsmallest if backward else heapq.nlargest
-        entries = first(
-            limit,
-            (
-                (int(expires), entry[:ID_LENGTH].decode(), entry[ID_LENGTH + 1 :])
-                for part in parts
-                for index in part
-                for entry, expires in zip(index[::2], index[1::2], strict=True)
-            ),
-        )
-        found = yield [self._look(session_id, user) for _, session_id, user in entries]
-        there = [
-            (Cursor(expires, session_id), _opened(session_id, answer).session)
-            for (expires, session_id, _), answer in zip(entries, found, strict=True)
-            if answer != NOT_THERE
-        ]
-        return Page(
-            [session for _, session in there],
-            Cursor(*entries[-1][:2]) if len(entries) == limit else None,
-            tuple(place for place, _ in there),
-        )
+        wanted = [kind for kind in KINDS if not kinds or kind in kinds]
+        lists = yield from self._listed(limit, [(kind, after) for kind in wanted], backward)
+        entries = sorted(chain(*lists), reverse=not backward)[:limit]
+        (page,) = yield from self._pages(limit, [entries])
+        return page
+
+    def _page_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> Steps[dict[Kind, Page]]:
+        wanted = [(kind, after.get(kind)) for kind in kinds]
+        lists = yield from self._listed(limit, wanted, backward)
+        pages = yield from self._pages(limit, lists)
+        return dict(zip(kinds, pages, strict=True))
+
+    def _listed(
+        self, limit: int, wanted: Sequence[tuple[Kind, Cursor | None]], backward: bool
+    ) -> Steps[list[list[_Entry]]]:
+        """The first entries of each of some kinds, behind where each of them was left."""
+        share = self._share(limit)
+        lists: list[list[_Entry]] = [[] for _ in wanted]
+        left: dict[int, Cursor | None] = {at: after for at, (_, after) in enumerate(wanted)}
+        while left:
+            indexes = [KINDS.index(wanted[at][0]) for at in left]
+            args: list[str | int] = [share, int(backward)]
+            for place in left.values():
+                args += (place.expires, place.session_id) if place else ("", "")
+            parts = yield [
+                Call(PAGE, [bucket.indexes[index] for index in indexes], args)
+                for bucket in self._buckets
+            ]
+            for nth, at in enumerate(list(left)):
+                ends = []
+                entries: list[_Entry] = []
+                for part in parts:
+                    flat = part[nth]
+                    entries += (
+                        (int(expires), entry[:ID_LENGTH].decode(), entry[ID_LENGTH + 1 :])
+                        for entry, expires in zip(flat[::2], flat[1::2], strict=True)
+                    )
+                    if len(flat) == 2 * share:
+                        ends.append(entries[-1][:2])
+                # As far as all buckets were looked through.
+                end = (min if backward else max)(ends) if ends else None
+                if end is not None:
+                    entries = [
+                        one for one in entries if (one[:2] <= end if backward else one[:2] >= end)
+                    ]
+                lists[at] += sorted(entries, reverse=not backward)
+                if end is None or len(lists[at]) >= limit:
+                    del left[at], lists[at][limit:]
+                else:
+                    left[at] = Cursor(*end)
+        return lists
+
+    def _pages(self, limit: int, lists: Sequence[Sequence[_Entry]]) -> Steps[list[Page]]:
+        """The sessions of some lists, all of them asked for at once."""
+        answers = iter((yield [self._look(entry[1], entry[2]) for entry in chain(*lists)]))
+        pages = []
+        for entries in lists:
+            there = [
+                (Cursor(expires, session_id), _opened(session_id, answer).session)
+                for expires, session_id, _ in entries
+                if (answer := next(answers)) != NOT_THERE
+            ]
+            pages.append(
+                Page(
+                    [session for _, session in there],
+                    Cursor(*entries[-1][:2]) if len(entries) == limit else None,
+                    tuple(place for place, _ in there),
+                )
+            )
+        return pages
+
+    def _share(self, limit: int) -> int:
+        """How many to ask each bucket for, so that all of them together hold as many: of many
+        buckets each holds about as many as the others."""
+        return min(limit, 2 * limit // len(self._buckets) + SPARE)
 
     def _of_user(self, user: str, limit: int) -> Steps[list[LiveSession]]:
         sessions: list[LiveSession] = []
@@ -369,10 +433,9 @@ class RedisStore:
         return sorted(sessions[:limit], key=lambda session: (session.created_ms, session.id))
 
     def _places_of_user(self, user: str, limit: int, after: str) -> Steps[Places]:
-        # Of many buckets each holds about as many: enough of each that few have to be asked again.
-        each = min(limit, LOOKED, limit // len(self._buckets) + 16)
+        share = min(self._share(limit), LOOKED)
         parts = yield [
-            Call(USER, [bucket.users, *bucket.signed_in, bucket.counters], (user, each, after))
+            Call(USER, [bucket.users, *bucket.signed_in, bucket.counters], (user, share, after))
             for bucket in self._buckets
         ]
         # As far as all of them were looked through.

@@ -185,6 +185,16 @@ class Verbs:
         page: Page = await self._ask("page", limit, after, kinds, backward)
         return page
 
+    async def page_each(
+        self,
+        limit: int,
+        after: dict[Kind, Cursor] | None = None,
+        kinds: Collection[Kind] = KINDS,
+        backward: bool = False,
+    ) -> dict[Kind, Page]:
+        pages: dict[Kind, Page] = await self._ask("page_each", limit, after or {}, kinds, backward)
+        return pages
+
     async def walk(
         self,
         limit: int = 100,
@@ -1021,6 +1031,39 @@ class ListContract(Base):
             assert [session.id for session in later.sessions] == expected[at + 1 :]
             earlier = await verbs.page(30, place, backward=True)
             assert [session.id for session in earlier.sessions] == expected[:at][::-1]
+
+    async def test_each_kind_is_listed_on_its_own(self, verbs: Verbs) -> None:
+        assert await verbs.page_each(3) == {kind: Page([], None) for kind in KINDS}
+        ids: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+        for n in range(24):
+            kind = KINDS[n * 7 % 4 if n < 20 else 2]
+            expiry = Expiry("idle", (600 + 60 * n) * SECOND)
+            user = "7" if kind.signed_in else None
+            key = await verbs.create(transport=kind.transport, user=user, expiry=expiry)
+            ids[kind].insert(0, key.id)
+        for backward in (False, True):
+            step = -1 if backward else 1
+            walked: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+            after: dict[Kind, Cursor] = {}
+            kinds = list(KINDS)
+            for _ in range(9):
+                pages = await verbs.page_each(2, after, kinds, backward)
+                assert list(pages) == kinds
+                for kind, page in pages.items():
+                    walked[kind] += [session.id for session in page.sessions]
+                    assert len(page.sessions) == len(page.places) <= 2
+                    if page.next is None:
+                        kinds.remove(kind)
+                    else:
+                        after[kind] = page.next
+            assert kinds == []
+            assert walked == {kind: of_kind[::step] for kind, of_kind in ids.items()}
+        # From places of their own.
+        header = (await verbs.page_each(9, kinds=[KINDS[2]]))[KINDS[2]]
+        after = {KINDS[2]: header.places[3]}
+        pages = await verbs.page_each(1, after)
+        assert pages[KINDS[2]].sessions[0].id == ids[KINDS[2]][4]
+        assert pages[KINDS[1]].sessions[0].id == ids[KINDS[1]][0]
 
     async def test_a_use_moves_a_session_up(self, verbs: Verbs) -> None:
         keys = []

@@ -62,6 +62,7 @@ def reading(verbs: Verbs, key: SessionKey) -> dict[str, Callable[[], Awaitable[A
         "get": partial(verbs.get, key.id),
         "count": verbs.count,
         "page": verbs.page,
+        "page_each": partial(verbs.page_each, 5),
         "of_user": partial(verbs.of_user, "7"),
         "places_of_user": partial(verbs.places_of_user, "7"),
         "get_many": partial(verbs.get_many, [key.id], "7"),
