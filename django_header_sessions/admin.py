@@ -360,7 +360,7 @@ class SessionAdmin(ModelAdmin):
         found = registry.of_user(user)[:AT_ONCE]
         own = [one for one in found if one.id == _own_id(request)]
         # This request's own comes last: the next request would not be let in.
-        ended = self._end(request, [one for one in found if one not in own])
+        ended = self._end(request, [one for one in found if one not in own], done)
         left = registry.count_of_users([user], registry.OF_USERS)
         if ended and left > len(own):
             context = {
@@ -371,7 +371,7 @@ class SessionAdmin(ModelAdmin):
                 "here": _("End"),
             }
             return self._page(request, "end_progress", _("Ending sessions"), context)
-        ended += self._end(request, own)
+        ended += self._end(request, own, done + len(ended))
         if not ended and not done:
             self.message_user(request, _("That user has no live session."), messages.WARNING)
             return HttpResponseRedirect(self._back(request))
@@ -412,9 +412,11 @@ class SessionAdmin(ModelAdmin):
         }
         return self._page(request, "end_confirmation", title, own | context, own_template)
 
-    def _end(self, request: HttpRequest, sessions: Sequence[LiveSession]) -> list[LiveSession]:
+    def _end(
+        self, request: HttpRequest, sessions: Sequence[LiveSession], before: int = 0
+    ) -> list[LiveSession]:
         """Ends ``sessions``, and writes to the admin's log who ended which session of whom; those
-        that there were.
+        that there were. ``before`` it, that many were ended already.
 
         What cannot be written down is not ended, and what may have been ended is written down.
         """
@@ -434,7 +436,7 @@ class SessionAdmin(ModelAdmin):
                     self._log(request, ended)
             except SessionUnavailable as error:
                 self._log(request, some, tried=True)
-                raise Interrupted(str(error), len(done)) from error
+                raise Interrupted(str(error), before + len(done)) from error
             done += ended
         return done
 
