@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: help demo serve test coverage matrix test-browser test-nginx schemathesis soak lint bench bench-client clean
+.PHONY: help demo serve test coverage matrix test-browser test-nginx schemathesis soak lint bench bench-client bench-million clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -55,6 +55,9 @@ bench: $(VENV)/bench  ## import time, machinery, memory, operations, policies an
 bench-client: $(VENV)/test  ## what pooling and a session save a client, with a plot
 	$(BIN)/python -m benchmarks.client.run
 	$(BIN)/python -m benchmarks.client.overhead
+
+bench-million: $(VENV)/test  ## the monitor among a million sessions, each aim judged; some minutes
+	$(BIN)/python benchmarks/million.py
 
 clean:  ## remove the environments
 	rm -rf $(VENV) .nox

@@ -6,11 +6,13 @@ bounded part of it at a time, and only look like the admin's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
 
 import django
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME, ActionForm
 from django.contrib.admin.models import DELETION, LogEntry
@@ -18,11 +20,13 @@ from django.contrib.admin.utils import quote, unquote
 from django.contrib.auth import get_user_model, logout
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
+from django.db import router, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -32,11 +36,11 @@ from .conf import conf
 from .exceptions import ListingNotSupported, SessionUnavailable
 from .models import Session
 from .monitor.chart import Chart
-from .monitor.listing import OF_USER, listed
+from .monitor.listing import listed
 from .monitor.people import users_by_id, users_of
 from .monitor.query import IDLE, REFRESH, Query
 from .monitor.values import shown
-from .monitor.words import agent, duration, moment
+from .monitor.words import agent, duration, moment, timestamp, transport_name
 from .registry import LiveSession
 
 if TYPE_CHECKING:
@@ -51,11 +55,24 @@ View = Callable[Concatenate["SessionAdmin", HttpRequest, P], HttpResponse]
 
 TEMPLATES = "admin/django_header_sessions/session"
 PLACE = "0" * 15
-"""Stands for a session's id in an address."""
+"""Stands for a session's id in an address, behind which nothing like it stands."""
 END = "end_selected"
 REASON = "admin"
 """Why a session was ended, as ``session_ended`` says."""
-MOST_SELECTED = 1000
+BATCH = 200
+"""Sessions that are ended, and written down, at once."""
+AT_ONCE = 1000
+"""Sessions of a user that one request ends; the page that answers it goes on with the rest."""
+LISTED = 20
+"""Sessions that a page which asks whether to end them lists at the most."""
+
+
+class Interrupted(SessionUnavailable):
+    """The store went away when so many sessions had been ended."""
+
+    def __init__(self, why: str, ended: int) -> None:
+        super().__init__(why)
+        self.ended = ended
 
 
 def answering(view: View[P]) -> View[P]:
@@ -67,15 +84,44 @@ def answering(view: View[P]) -> View[P]:
     ) -> HttpResponse:
         try:
             return view(self, request, *args, **kwargs)
-        except ListingNotSupported as error:
-            return self._page(request, "cannot_list", _("Sessions"), reason=str(error))
+        except ListingNotSupported:
+            alias = {"alias": settings.SESSION_CACHE_ALIAS}
+            return self._page(request, "cannot_list", _("Sessions"), alias)
         except SessionUnavailable as error:
+            context: dict[str, Any] = {
+                "reason": str(error),
+                "outages": [
+                    {"server": one.server, "since": moment(one.since), "error": one.error}
+                    for one in registry.outages()
+                ],
+                "ended": getattr(error, "ended", 0),
+            }
             title = _("Sessions cannot be reached at the moment")
-            response = self._page(request, "unavailable", title, reason=str(error), status=503)
+            response = self._page(request, "unavailable", title, context, status=503)
             response.headers["Retry-After"] = str(conf.HEADER_SESSIONS_RETRY_AFTER)
             return response
 
     return cast("View[P]", answered)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A session as the pages show it."""
+
+    session: LiveSession
+    url: str
+    end_url: str
+    user: SafeString
+    transport: str
+    agent: str
+    created: str
+    age: str
+    last_seen: str
+    idle: str
+    expires: str
+    expires_in: str
+    size: str
+    fields: str
 
 
 @admin.register(Session)
@@ -96,11 +142,10 @@ class SessionAdmin(ModelAdmin):
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Session | None:
         """What the history of a session goes by, ended or not."""
-        found = Session(object_id)
         known = LogEntry.objects.filter(
             object_id=object_id, content_type=ContentType.objects.get_for_model(Session)
         )
-        return found if registry.get(object_id) or known.exists() else None
+        return Session(object_id) if known.exists() or registry.get(object_id) else None
 
     def get_urls(self) -> list[URLPattern]:
         own = path(
@@ -137,7 +182,8 @@ class SessionAdmin(ModelAdmin):
             self.message_user(request, text, messages.WARNING)
         figures = registry.overview()
         listing = listed(query, self.list_per_page)
-        users = users_of([*listing.sessions, *([figures.oldest] if figures.oldest else [])])
+        oldest = [figures.oldest] if figures.oldest else []
+        users = users_of([*listing.sessions, *oldest])
         users |= users_by_id(set(listing.users) - set(users))
         health = registry.health()
         may_end = self.has_delete_permission(request)
@@ -147,10 +193,11 @@ class SessionAdmin(ModelAdmin):
             "listing": listing,
             "rows": rows,
             "searched": registry.SEARCHED,
-            "of_user": OF_USER,
-            "user_links": [
-                self._user(request, one, users) | self._links(one) for one in listing.users
+            "users": [
+                {"name": self._user(request, one, users), "end_url": self._url("end_user", one)}
+                for one in listing.users
             ],
+            "most": registry.OF_USERS,
             "filters": _filters(query),
             "filtered": query.filtered,
             "clear": Query(text=query.text, user=query.user, refresh=query.refresh).address(),
@@ -163,9 +210,9 @@ class SessionAdmin(ModelAdmin):
             "figures": figures,
             "kinds": _kinds(figures.counts),
             "chart": Chart(figures.activity),
-            "health": health,
+            "breakers": len(health.outages),
             "latency": f"{health.seconds * 1000:.2f}",
-            "oldest": figures.oldest and self._row(request, figures.oldest, users),
+            "oldest": next(iter(self._rows(request, oldest, users)), None),
             "may_end": may_end,
             "search_var": "q",
             "show_result_count": False,
@@ -175,18 +222,34 @@ class SessionAdmin(ModelAdmin):
             "tools": f"{TEMPLATES}/list_tools.html",
         }
         return self._page(
-            request, "change_list", _("Live sessions"), **context, **(extra_context or {})
+            request,
+            "change_list",
+            _("Live sessions"),
+            context | (extra_context or {}),
+            own_template=self.change_list_template,
         )
 
     def _act(self, request: HttpRequest) -> HttpResponse:
         if not self.has_delete_permission(request):
             raise PermissionDenied
-        ids = request.POST.getlist(ACTION_CHECKBOX_NAME)[:MOST_SELECTED]
+        ids = request.POST.getlist(ACTION_CHECKBOX_NAME)
         if request.POST.get("action") != END or not ids:
             text = _("Select sessions and an action. Nothing was ended.")
             self.message_user(request, text, messages.WARNING)
             return HttpResponseRedirect(request.get_full_path())
-        return self._confirmed(request, registry.get_many(ids), request.get_full_path())
+        found = registry.get_many(dict.fromkeys(ids))
+        if request.POST.get("post"):
+            return self._ended(request, self._end(request, found), request.get_full_path())
+        context = {"action": END, "action_checkbox_name": ACTION_CHECKBOX_NAME}
+        return self._ask(
+            request,
+            found,
+            len(found),
+            _("End these sessions?"),
+            request.get_full_path(),
+            context,
+            own_template=self.delete_selected_confirmation_template,
+        )
 
     # One session.
 
@@ -211,22 +274,40 @@ class SessionAdmin(ModelAdmin):
         if found is None:
             return self._gone(request)
         session, fields = found
-        users = users_of([session])
         values = request.user.has_perm(f"{self.opts.app_label}.view_session_values")
+        (row,) = self._rows(request, [session], users_of([session]))
         context: dict[str, Any] = {
-            "row": self._row(request, session, users),
+            "row": row,
+            "created": moment(session.created),
+            "last_seen": moment(session.last_seen),
+            "expires": moment(session.expires),
+            "deadline": session.deadline and moment(session.deadline),
             "fields": shown(fields, request, values=values),
             "size": sum(field.size for field in fields),
             "may_see_values": values,
             "may_end": self.has_delete_permission(request),
-            "object_id": session_id,
             "history": self._url("history", session_id),
-            "of_user": session.user and self._links(session.user)["sessions"],
+            "of_user": session.user and self._sessions_of(session.user),
             "tools": f"{TEMPLATES}/session_tools.html",
             "here": session_id,
         }
-        title = _("Session %(id)s") % {"id": session_id}
-        return self._page(request, "change_form", title, **context, **extra_context)
+        return self._page(
+            request,
+            "change_form",
+            _("Session %(id)s") % {"id": session_id},
+            context | extra_context,
+            own_template=self.change_form_template,
+        )
+
+    @answering
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if not self.has_view_or_change_permission(request):
+            raise PermissionDenied
+        if self.get_object(request, unquote(object_id)) is None:
+            return self._gone(request)
+        return super().history_view(request, object_id, extra_context)
 
     @answering
     def delete_view(
@@ -237,84 +318,153 @@ class SessionAdmin(ModelAdmin):
         found = registry.get_many([unquote(object_id)])
         if not found:
             return self._gone(request)
-        return self._confirmed(request, found, self._url("changelist"), single=True)
+        if request.method == "POST" and request.POST.get("post"):
+            return self._ended(request, self._end(request, found), self._back(request))
+        return self._ask(
+            request,
+            found,
+            1,
+            _("End session %(id)s?") % {"id": found[0].id},
+            self._back(request),
+            extra_context or {},
+            own_template=self.delete_confirmation_template,
+        )
 
     @answering
     def end_user_view(self, request: HttpRequest, user: str) -> HttpResponse:
-        """Ends all sessions of a user, when that was confirmed."""
+        """Ends all sessions of a user, when that was confirmed: ``AT_ONCE``, and a page that shows
+        how far it is and asks for the next."""
         if not (
             self.has_delete_permission(request) and self.has_view_or_change_permission(request)
         ):
             raise PermissionDenied
         user = unquote(user)
-        found = registry.of_user(user)
+        if request.method == "POST" and request.POST.get("post"):
+            return self._end_user(request, user)
+        page = registry.page(LISTED, users=[user])
+        found, count = page.sessions, page.total or 0
         if not found:
             self.message_user(request, _("That user has no live session."), messages.WARNING)
-            return HttpResponseRedirect(self._url("changelist"))
-        return self._confirmed(request, found, self._url("changelist"), user=user)
+            return HttpResponseRedirect(self._back(request))
+        context = {
+            "of": self._user(request, user, users_by_id([user])),
+            "more": max(count - len(found), 0),
+            "at_least": count >= registry.OF_USERS,
+        }
+        title = _("End all sessions of this user?")
+        return self._ask(request, found, count, title, self._back(request), context)
+
+    def _end_user(self, request: HttpRequest, user: str) -> HttpResponse:
+        before = request.POST.get("ended", "")
+        done = int(before) if before.isdecimal() and len(before) < 10 else 0
+        found = registry.of_user(user)[:AT_ONCE]
+        own = [one for one in found if one.id == _own_id(request)]
+        # This request's own comes last: the next request would not be let in.
+        ended = self._end(request, [one for one in found if one not in own], done)
+        left = registry.count_of_users([user], registry.OF_USERS)
+        if ended and left > len(own):
+            context = {
+                "of": self._user(request, user, users_by_id([user])),
+                "ended": done + len(ended),
+                "left": left,
+                "at_least": left >= registry.OF_USERS,
+                "here": _("End"),
+            }
+            return self._page(request, "end_progress", _("Ending sessions"), context)
+        ended += self._end(request, own, done + len(ended))
+        if not ended and not done:
+            self.message_user(request, _("That user has no live session."), messages.WARNING)
+            return HttpResponseRedirect(self._back(request))
+        return self._ended(request, ended, self._back(request), done)
 
     def _gone(self, request: HttpRequest) -> HttpResponse:
         # Without what was asked for: it may have been a session key.
         text = _("There is no live session of that id. It was ended, or has expired.")
         self.message_user(request, text, messages.WARNING)
-        return HttpResponseRedirect(self._url("changelist"))
+        return HttpResponseRedirect(self._back(request))
+
+    def _back(self, request: HttpRequest) -> str:
+        """The list, or for those who may not see it the index, as in Django's own pages."""
+        if self.has_view_or_change_permission(request):
+            return self._url("changelist")
+        return reverse("admin:index", current_app=self.admin_site.name)
 
     # Ending.
 
-    def _confirmed(
+    def _ask(
         self,
         request: HttpRequest,
         sessions: Sequence[LiveSession],
+        count: int,
+        title: str,
         back: str,
-        *,
-        user: str | None = None,
-        single: bool = False,
+        context: dict[str, Any],
+        own_template: Any = None,
     ) -> HttpResponse:
-        """Asks whether to end ``sessions``; ends them where the answer was yes."""
-        own = getattr(request.session.session_key, "id", None)
-        if request.method == "POST" and request.POST.get("post"):
-            if user is not None:
-                ended = registry.end_user(user, REASON)
-            else:
-                gone = set(registry.end_many([one.id for one in sessions], REASON))
-                ended = [one for one in sessions if one.id in gone]
-            self._log(request, ended)
-            if any(one.id == own for one in ended):
-                # This request's own: there is no session left to keep a message in.
-                logout(request)
-                return HttpResponseRedirect(
-                    reverse("admin:index", current_app=self.admin_site.name)
-                )
-            text = ngettext(
-                "%(count)d session was ended.", "%(count)d sessions were ended.", len(ended)
-            )
-            level = messages.SUCCESS if ended else messages.WARNING
-            self.message_user(request, text % {"count": len(ended)}, level)
-            return HttpResponseRedirect(back)
-        users = users_of(sessions)
-        rows = self._rows(request, sessions, users)
-        if single:
-            title = _("End session %(id)s?") % {"id": sessions[0].id}
-        else:
-            title = _("End these sessions?")
-        return self._page(
-            request,
-            "end_confirmation",
-            title,
-            here=_("End"),
-            rows=rows,
-            own=any(one.id == own for one in sessions),
-            action=END,
-            action_checkbox_name=ACTION_CHECKBOX_NAME,
-            back=back,
-            of=self._user(request, user, users) if user is not None else None,
-            at_most=OF_USER if user is not None and len(rows) >= OF_USER else 0,
-        )
+        """Asks whether to end so many sessions, of which ``sessions`` are shown."""
+        may_view = self.has_view_or_change_permission(request)
+        own = {
+            "rows": self._rows(request, sessions, users_of(sessions) if may_view else {}),
+            "count": count,
+            "own": any(one.id == _own_id(request) for one in sessions),
+            "back": back,
+            "here": _("End"),
+        }
+        return self._page(request, "end_confirmation", title, own | context, own_template)
 
-    def _log(self, request: HttpRequest, sessions: Iterable[LiveSession]) -> None:
-        """Writes to the admin's log who ended which session of whom."""
+    def _end(
+        self, request: HttpRequest, sessions: Sequence[LiveSession], before: int = 0
+    ) -> list[LiveSession]:
+        """Ends ``sessions``, and writes to the admin's log who ended which session of whom; those
+        that there were. ``before`` it, that many were ended already.
+
+        What cannot be written down is not ended, and what may have been ended is written down.
+        """
+        # This request's own comes last: it writes down the others.
+        order = sorted(sessions, key=lambda one: one.id == _own_id(request))
+        done: list[LiveSession] = []
+        for start in range(0, len(order), BATCH):
+            some = order[start : start + BATCH]
+            try:
+                with transaction.atomic(using=router.db_for_write(LogEntry)):
+                    self._log(request, some)
+                    gone = set(registry.end_many([one.id for one in some], REASON))
+                    ended = [one for one in some if one.id in gone]
+                    if ended != some:
+                        transaction.set_rollback(True, using=router.db_for_write(LogEntry))
+                if ended != some:
+                    self._log(request, ended)
+            except SessionUnavailable as error:
+                self._log(request, some, tried=True)
+                raise Interrupted(str(error), before + len(done)) from error
+            done += ended
+        return done
+
+    def _ended(
+        self, request: HttpRequest, ended: Sequence[LiveSession], back: str, before: int = 0
+    ) -> HttpResponse:
+        """Says how many were ended, with those that an earlier request ended."""
+        if any(one.id == _own_id(request) for one in ended):
+            # This request's own: there is no session left to keep a message in.
+            logout(request)
+            return HttpResponseRedirect(reverse("admin:index", current_app=self.admin_site.name))
+        count = before + len(ended)
+        text = ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", count)
+        level = messages.SUCCESS if count else messages.WARNING
+        self.message_user(request, text % {"count": count}, level)
+        return HttpResponseRedirect(back)
+
+    def _log(
+        self, request: HttpRequest, sessions: Sequence[LiveSession], *, tried: bool = False
+    ) -> None:
         content_type = ContentType.objects.get_for_model(Session)
-        users = users_of(sessions := list(sessions))
+        users = users_of(sessions)
+        text = _("Ended the session of %(user)s (%(transport)s transport).")
+        if tried:
+            text = _(
+                "Tried to end the session of %(user)s (%(transport)s transport): the store went "
+                "away, and did not say whether it had."
+            )
         entries = [
             LogEntry(
                 user_id=cast("Any", request.user).pk,
@@ -322,25 +472,32 @@ class SessionAdmin(ModelAdmin):
                 object_id=one.id,
                 object_repr=_named(one, users)[:200],
                 action_flag=DELETION,
-                change_message=_("Ended the session of %(user)s (%(transport)s transport).")
-                % {"user": _whose(one, users), "transport": one.transport},
+                change_message=text
+                % {"user": _whose(one, users), "transport": transport_name(one.transport)},
             )
             for one in sessions
         ]
         if len(entries) == 1:
             entries[0].save()  # with its signals, as Django does
         else:
-            LogEntry.objects.bulk_create(entries, batch_size=500)
+            LogEntry.objects.bulk_create(entries)
 
     # What the pages are made of.
 
     def _page(
-        self, request: HttpRequest, name: str, title: str, *, status: int = 200, **context: Any
+        self,
+        request: HttpRequest,
+        name: str,
+        title: str,
+        context: dict[str, Any],
+        own_template: Any = None,
+        *,
+        status: int = 200,
     ) -> HttpResponse:
         request.current_app = self.admin_site.name
         return TemplateResponse(
             request,
-            f"{TEMPLATES}/{name}.html",
+            own_template or f"{TEMPLATES}/{name}.html",
             {
                 **self.admin_site.each_context(request),
                 "title": title,
@@ -348,6 +505,7 @@ class SessionAdmin(ModelAdmin):
                 "opts": self.opts,
                 "app_label": self.opts.app_label,
                 "media": self.media,
+                "may_view": self.has_view_or_change_permission(request),
                 "since_6_1": django.VERSION >= (6, 1),
                 "since_6_0": django.VERSION >= (6, 0),
                 **context,
@@ -355,65 +513,65 @@ class SessionAdmin(ModelAdmin):
             status=status,
         )
 
-    def _row(
-        self, request: HttpRequest, session: LiveSession, users: dict[str, Any]
-    ) -> dict[str, Any]:
-        """A session as the pages show it."""
-        return self._rows(request, [session], users)[0]
-
     def _rows(
         self, request: HttpRequest, sessions: Iterable[LiveSession], users: dict[str, Any]
-    ) -> list[dict[str, Any]]:
+    ) -> list[Row]:
         # Each of a hundred rows has a few of these: what is the same in all is asked once.
-        change, delete = self._url("change", PLACE), self._url("delete", PLACE)
+        change = self._url("change", PLACE).rpartition(PLACE)
+        delete = self._url("delete", PLACE).rpartition(PLACE)
         ago = _("%(time)s ago")
-        known = {
-            user_id: self._user(request, user_id, users)
-            for user_id in {one.user for one in sessions if one.user is not None}
-        }
-        return [
-            {
-                "session": one,
-                "url": change.replace(PLACE, one.id),
-                "end_url": delete.replace(PLACE, one.id),
-                "user": known.get(one.user) if one.user is not None else None,
-                "agent": agent(one.user_agent),
-                "created": moment(one.created),
-                "age": ago % {"time": duration(one.age_ms)},
-                "last_seen": moment(one.last_seen),
-                "idle": ago % {"time": duration(one.idle_ms)},
-                "expires": moment(one.expires),
-                "expires_in": duration(one.expires_in),
-                "deadline": one.deadline and moment(one.deadline),
-                "size": filesizeformat(one.size or 0),
-            }
+        names = {user: self._user(request, user, users) for user in {one.user for one in sessions}}
+        fields = [
+            ngettext("%(count)d field", "%(count)d fields", one.fields or 0)
+            % {"count": one.fields or 0}
             for one in sessions
         ]
+        return [
+            Row(
+                session=one,
+                url=one.id.join((change[0], change[2])),
+                end_url=one.id.join((delete[0], delete[2])),
+                user=names[one.user],
+                transport=transport_name(one.transport),
+                agent=agent(one.user_agent),
+                created=timestamp(one.created),
+                age=ago % {"time": duration(one.age_ms)},
+                last_seen=timestamp(one.last_seen),
+                idle=ago % {"time": duration(one.idle_ms)},
+                expires=timestamp(one.expires),
+                expires_in=duration(one.expires_in),
+                size=filesizeformat(one.size or 0),
+                fields=count,
+            )
+            for one, count in zip(sessions, fields, strict=True)
+        ]
 
-    def _user(self, request: HttpRequest, user_id: str, users: dict[str, Any]) -> dict[str, Any]:
+    def _user(self, request: HttpRequest, user_id: str | None, users: dict[str, Any]) -> SafeString:
         """A user as the pages show them; there may be none of this primary key any more."""
+        if user_id is None:
+            return format_html('<span class="quiet">{}</span>', _("anonymous"))
         user = users.get(user_id)
-        url = ""
+        if user is None:
+            text = _("#%(id)s (no such user)") % {"id": user_id}
+            return format_html('<span class="quiet">{}</span>', text)
         model: Any = get_user_model()
-        if user is not None and self.admin_site.is_registered(model):
+        name = user.get_username()
+        if self.admin_site.is_registered(model):
+            options = model._meta
             try:
-                options = model._meta
                 if self.admin_site.get_model_admin(model).has_view_permission(request, user):
                     url = reverse(
                         f"admin:{options.app_label}_{options.model_name}_change",
                         args=(quote(user.pk),),
                         current_app=self.admin_site.name,
                     )
+                    return format_html('<a href="{}">{}</a>', url, name)
             except NoReverseMatch:
                 pass  # a ModelAdmin with addresses of its own
-        return {"name": user.get_username() if user is not None else "", "id": user_id, "url": url}
+        return format_html("{}", name)
 
-    def _links(self, user_id: str) -> dict[str, str]:
-        """Where the sessions of a user are listed and ended."""
-        return {
-            "sessions": self._url("changelist") + Query(user=user_id).address(),
-            "end_url": self._url("end_user", user_id),
-        }
+    def _sessions_of(self, user_id: str) -> str:
+        return self._url("changelist") + Query(user=user_id).address()
 
     def _url(self, name: str, *args: str) -> str:
         view = f"admin:{self.opts.app_label}_{self.opts.model_name}_{name}"
@@ -422,31 +580,46 @@ class SessionAdmin(ModelAdmin):
 
 class SessionsOfUser(MixedIn):
     """Adds the user's live sessions to their page in the admin: mix it into the ``ModelAdmin``
-    of the user model, before it."""
+    of the user model, before it. Those who may not view sessions get the page as it was."""
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
-        return [*fields, "live_sessions"]
+        return [*fields, "live_sessions"] if self._shows_sessions(request, obj) else fields
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        fieldsets = super().get_fieldsets(request, obj)
-        if obj is None or not _may_view(request):
-            return fieldsets
-        return [*fieldsets, (_("Sessions"), {"fields": ["live_sessions"]})]
+        # A ModelAdmin that names no fields shows all that are read-only.
+        fieldsets = [
+            (title, {**options, "fields": [*_without(options["fields"], "live_sessions")]})
+            for title, options in super().get_fieldsets(request, obj)
+        ]
+        if self._shows_sessions(request, obj):
+            fieldsets.append((_("Sessions"), {"fields": ["live_sessions"]}))
+        return fieldsets
+
+    def _shows_sessions(self, request: HttpRequest, user: Any) -> bool:
+        if user is None:
+            return False
+        if self.admin_site.is_registered(Session):
+            return self.admin_site.get_model_admin(Session).has_view_permission(request)
+        return request.user.has_perm("django_header_sessions.view_session")
 
     @admin.display(description=gettext_lazy("live sessions"))
     def live_sessions(self, user: Any) -> str:
         user_id = user._meta.pk.value_to_string(user)
         try:
-            count = len(registry.of_user(user_id))
+            count = registry.count_of_users([user_id], registry.MOST)
         except ListingNotSupported:
             return _("The cache behind the sessions cannot list them.")
         except SessionUnavailable:
             return _("Sessions cannot be reached at the moment.")
+        text = ngettext("%(count)d session", "%(count)d sessions", count) % {"count": count}
+        if count >= registry.MOST:
+            text = _("%(count)d sessions or more") % {"count": count}
+        if not self.admin_site.is_registered(Session):
+            return text
         url = reverse(
             "admin:django_header_sessions_session_changelist", current_app=self.admin_site.name
         )
-        text = ngettext("%(count)d session", "%(count)d sessions", count) % {"count": count}
         return format_html('<a href="{}">{}</a>', url + Query(user=user_id).address(), text)
 
 
@@ -462,7 +635,7 @@ class _List:
         most=registry.SEARCHED,
     )
 
-    def __init__(self, opts: Any, query: Query, rows: list[Any]) -> None:
+    def __init__(self, opts: Any, query: Query, rows: list[Row]) -> None:
         self.opts = opts
         self.query = query.text
         self.user = query.user
@@ -470,12 +643,20 @@ class _List:
         self.refresh = query.refresh
         self.result_list = rows
         self.result_count = len(rows)
-        other = query.address(text="", user="")
-        self.params = dict(part.split("=", 1) for part in other[1:].split("&") if part)
+        self.params = query.parameters(text="", user="")
 
 
-def _may_view(request: HttpRequest) -> bool:
-    return request.user.has_perm("django_header_sessions.view_session")
+def _own_id(request: HttpRequest) -> str | None:
+    return getattr(request.session.session_key, "id", None)
+
+
+def _without(fields: Iterable[Any], name: str) -> Iterator[Any]:
+    """The fields of a fieldset, of which some may share a line, without one of them."""
+    for field in fields:
+        if isinstance(field, list | tuple):
+            yield [*_without(field, name)]
+        elif field != name:
+            yield field
 
 
 def _whose(session: LiveSession, users: dict[str, Any]) -> str:
@@ -498,7 +679,7 @@ def _kinds(counts: dict[registry.Kind, int]) -> list[dict[str, Any]]:
         anonymous = counts[registry.Kind(transport, False)]
         rows.append(
             {
-                "transport": transport,
+                "transport": transport_name(transport),
                 "signed_in": signed_in,
                 "anonymous": anonymous,
                 "all": signed_in + anonymous,

@@ -35,6 +35,10 @@ BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 class LiveSessions(Collector):
     """What there is, asked of the store at each scrape."""
 
+    def describe(self) -> Iterator[Metric]:
+        # Without it, prometheus_client would ask the store as soon as this is registered.
+        return iter(())
+
     def collect(self) -> Iterator[Metric]:
         health = sessions.health()
         yield GaugeMetricFamily(

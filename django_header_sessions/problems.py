@@ -17,14 +17,31 @@ URN = "urn:django-header-sessions:"
 CONTENT_TYPE = "application/problem+json"
 
 
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<body style="max-width: 36em; margin: 15vh auto; padding: 0 1em; font-family: sans-serif">
+<h1>{title}</h1>
+<p>{text}</p>
+</html>
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One row of the table of answers; ``name`` ends its ``type``, a stable URN."""
+    """One row of the table of answers; ``name`` ends its ``type``, a stable URN.
+
+    ``advice`` is what the page of a browser says where ``detail`` speaks to programs.
+    """
 
     name: str
     status: int
     title: str
     detail: str
+    advice: str = ""
 
 
 MALFORMED: Final = Problem(
@@ -92,6 +109,7 @@ UNAVAILABLE: Final = Problem(
     503,
     "Sessions cannot be reached at the moment.",
     "Keep the session key and try again.",
+    "Nobody was signed out. Wait a moment, and load this page again.",
 )
 INSECURE: Final = Problem(
     "insecure",
@@ -119,11 +137,7 @@ def respond(
     response: HttpResponse
     if html and request.accepts("text/html"):
         response = HttpResponse(
-            format_html(
-                "<!doctype html><title>{0}</title><h1>{0}</h1><p>{1}</p>",
-                problem.title,
-                problem.detail,
-            ),
+            format_html(PAGE, title=problem.title, text=problem.advice or problem.detail),
             status=status,
         )
     else:

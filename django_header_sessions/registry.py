@@ -7,7 +7,8 @@ needs one raises ``ListingNotSupported``; looking at and ending a session by its
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
@@ -34,6 +35,7 @@ from .stores.base import (
     Opened,
     Outage,
     Page,
+    Places,
 )
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Field",
     "Finding",
     "Health",
+    "IdlePage",
     "Kind",
     "LiveSession",
     "Memory",
@@ -51,6 +54,7 @@ __all__ = [
     "Overview",
     "Page",
     "acount",
+    "acount_of_users",
     "aend",
     "aend_anonymous",
     "aend_many",
@@ -59,6 +63,7 @@ __all__ = [
     "aget",
     "aget_many",
     "ahealth",
+    "aidle",
     "aof_user",
     "aoverview",
     "apage",
@@ -66,6 +71,7 @@ __all__ = [
     "asizes",
     "asweep",
     "count",
+    "count_of_users",
     "end",
     "end_anonymous",
     "end_many",
@@ -75,8 +81,10 @@ __all__ = [
     "get",
     "get_many",
     "health",
+    "idle",
     "lists",
     "of_user",
+    "outages",
     "overview",
     "page",
     "search",
@@ -85,14 +93,26 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Progress = Callable[[int], object]
-"""Told from time to time how many sessions were ended so far."""
+Progress = Callable[[int, int], object]
+"""Told from time to time how many sessions were ended so far, and how many were looked at."""
+
+MOST = 1000
+"""Sessions of one page at the most, whatever is asked for."""
 
 SEARCHED = 400
 """Sessions that one search looks at, so that it answers in a tenth of a second."""
 
+OF_USERS = 5000
+"""Sessions of one user, or of a few, that are put in order at the most."""
+
 BATCH = 200
 """Sessions that are looked at or ended at once where many are."""
+
+FIRST = 16
+"""Sessions of each kind, the first to expire, of which the oldest is taken."""
+
+TRIES = 3
+"""Parts of the list that a page asks for where all sessions of a part were thrown out."""
 
 
 class Verb(NamedTuple):
@@ -132,14 +152,28 @@ class Overview:
     """The last hour, minute by minute, of all servers together."""
     memory: Memory | None
     oldest: LiveSession | None
-    """The one that expires first if it is not used: where time-outs are equal, the one that was
-    last used longest ago. The list is in this order; whose creation lies furthest back, only a
-    look at every session would tell."""
+    """The one that was last used longest ago, of the first few of each kind to expire: that is the
+    oldest of all where the time-outs within a kind are alike. Where they are not, and whose
+    creation lies furthest back, only a look at every session would tell."""
     alarms: list[Alarm]
 
     @property
     def live(self) -> int:
         return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class IdlePage:
+    """Some live sessions, longest idle first.
+
+    ``start`` and ``end`` tell how far each kind of sessions was looked through before this page and
+    with it; ``more`` is whether any are left in the direction that was asked for.
+    """
+
+    sessions: list[LiveSession]
+    start: Mapping[Kind, Cursor]
+    end: Mapping[Kind, Cursor]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +221,30 @@ async def acount() -> dict[Kind, int]:
     return await _store().acount()
 
 
+def count_of_users(users: Collection[str], most: int = MOST) -> int:
+    """How many live sessions the users with these primary keys (as text) have. It counts no further
+    than ``most``, however many there are, and looks at no session."""
+    return _run(_count_of_users(users, most))
+
+
+async def acount_of_users(users: Collection[str], most: int = MOST) -> int:
+    return await _arun(_count_of_users(users, most))
+
+
 def page(
     limit: int = 100,
     after: Cursor | None = None,
     kinds: Collection[Kind] = (),
     backward: bool = False,
+    users: Collection[str] = (),
 ) -> Page:
-    """At most ``limit`` live sessions, latest to expire first; go on with ``after=page.next``.
-    ``backward`` turns the list round."""
-    return _store().page(limit, after, kinds, backward)
+    """At most ``limit`` live sessions and at most ``MOST``, latest to expire first; go on with
+    ``after=page.next``. ``backward`` turns the list round.
+
+    ``users`` are the primary keys (as text) of those whose sessions alone are listed, and counted
+    as ``total``: ``OF_USERS`` at the most, and where they have more, it is left open which.
+    """
+    return _run(_page(limit, after, kinds, backward, users))
 
 
 async def apage(
@@ -203,8 +252,9 @@ async def apage(
     after: Cursor | None = None,
     kinds: Collection[Kind] = (),
     backward: bool = False,
+    users: Collection[str] = (),
 ) -> Page:
-    return await _store().apage(limit, after, kinds, backward)
+    return await _arun(_page(limit, after, kinds, backward, users))
 
 
 def search(
@@ -213,13 +263,14 @@ def search(
     after: Cursor | None = None,
     kinds: Collection[Kind] = (),
     backward: bool = False,
+    users: Collection[str] = (),
 ) -> Page:
     """At most ``limit`` live sessions for which ``matches`` is true.
 
     It looks at ``SEARCHED`` sessions and no more, one by one: where ``next`` is not None, there
     are more to look at, however few were found.
     """
-    return _run(_search(matches, limit, after, kinds, backward))
+    return _run(_search(matches, limit, after, kinds, backward, users))
 
 
 async def asearch(
@@ -228,8 +279,36 @@ async def asearch(
     after: Cursor | None = None,
     kinds: Collection[Kind] = (),
     backward: bool = False,
+    users: Collection[str] = (),
 ) -> Page:
-    return await _arun(_search(matches, limit, after, kinds, backward))
+    return await _arun(_search(matches, limit, after, kinds, backward, users))
+
+
+def idle(
+    longer_than: timedelta,
+    limit: int = 100,
+    after: Mapping[Kind, Cursor] | None = None,
+    kinds: Collection[Kind] = (),
+    backward: bool = False,
+) -> IdlePage:
+    """At most ``limit`` live sessions that were not used for ``longer_than``, longest idle first;
+    go on with ``after=page.end``. ``backward`` gives those before ``after``, a page's ``start``.
+
+    It looks at ``SEARCHED`` sessions and no more, of each kind those that expire first, and merges
+    the kinds by how long they were idle. A kind whose time-outs are alike is in order, whatever the
+    time-outs of the others; one whose sessions have time-outs of their own is so only roughly.
+    """
+    return _run(_idle(longer_than, limit, after or {}, kinds or KINDS, backward))
+
+
+async def aidle(
+    longer_than: timedelta,
+    limit: int = 100,
+    after: Mapping[Kind, Cursor] | None = None,
+    kinds: Collection[Kind] = (),
+    backward: bool = False,
+) -> IdlePage:
+    return await _arun(_idle(longer_than, limit, after or {}, kinds or KINDS, backward))
 
 
 def overview() -> Overview:
@@ -245,7 +324,8 @@ async def aoverview() -> Overview:
 
 
 def of_user(user: str) -> list[LiveSession]:
-    """The live sessions of the user with this primary key (as text), oldest first."""
+    """The live sessions of the user with this primary key (as text), oldest first; a thousand at
+    the most, and where there are more, it is left open which."""
     return _store().of_user(user)
 
 
@@ -375,6 +455,11 @@ async def ahealth() -> Health:
     return Health(True, "", store.outages(), time.perf_counter() - start)
 
 
+def outages() -> list[Outage]:
+    """The servers that this process knows not to answer, and since when. Asks nobody."""
+    return _store().outages()
+
+
 def examine() -> list[Finding]:
     """How the servers of the store are set up, where that endangers sessions."""
     return _store().examine()
@@ -405,16 +490,84 @@ def _fields(opened: Opened | None) -> tuple[LiveSession, list[Field]] | None:
     ]
 
 
+def _count_of_users(users: Collection[str], most: int) -> Steps[int]:
+    return len((yield from _places(users, most)))
+
+
+def _places(users: Collection[str], most: int) -> Steps[list[tuple[Cursor, str]]]:
+    """Where the sessions of these users stand in the list, and whose they are."""
+    found: list[tuple[Cursor, str]] = []
+    for user in users:
+        after: str | None = ""
+        while after is not None and len(found) < most:
+            part: Places = yield Verb("places_of_user", (user, most - len(found), after))
+            found += [(place, user) for place in part.places]
+            after = part.next
+    return found
+
+
+def _page(
+    limit: int,
+    after: Cursor | None,
+    kinds: Collection[Kind],
+    backward: bool,
+    users: Collection[str],
+) -> Steps[Page]:
+    for _ in range(TRIES):
+        page = yield from _part(min(limit, MOST), after, kinds, backward, users)
+        if page.sessions or page.next is None:
+            break
+        after = page.next
+    return page
+
+
+def _part(
+    limit: int,
+    after: Cursor | None,
+    kinds: Collection[Kind],
+    backward: bool,
+    users: Collection[str],
+) -> Steps[Page]:
+    if not users:
+        page: Page = yield Verb("page", (limit, after, kinds, backward))
+        return page
+    listed = yield from _places(users, OF_USERS)
+    order = sorted(
+        ((place.expires, place.session_id, user) for place, user in listed), reverse=not backward
+    )
+    if after is not None:
+        left = (after.expires, after.session_id)
+        order = [one for one in order if (one[:2] > left if backward else one[:2] < left)]
+    here = order[:limit]
+    there: dict[str, LiveSession] = {}
+    for user in users:
+        ids = [session_id for _, session_id, whose in here if whose == user]
+        found: list[LiveSession] = yield Verb("get_many", (ids, user))
+        there |= {one.id: one for one in found if one.user == user and _is_of(kinds, one)}
+    places = [Cursor(expires, session_id) for expires, session_id, _ in here]
+    return Page(
+        [there[place.session_id] for place in places if place.session_id in there],
+        places[-1] if order[limit:] else None,
+        tuple(place for place in places if place.session_id in there),
+        len(listed),
+    )
+
+
+def _is_of(kinds: Collection[Kind], session: LiveSession) -> bool:
+    return not kinds or Kind(session.transport, session.user is not None) in kinds
+
+
 def _search(
     matches: Callable[[LiveSession], bool],
     limit: int,
     after: Cursor | None,
     kinds: Collection[Kind],
     backward: bool,
+    users: Collection[str],
 ) -> Steps[Page]:
     found: list[tuple[Cursor, LiveSession]] = []
     for _ in range(SEARCHED // BATCH):
-        page: Page = yield Verb("page", (BATCH, after, kinds, backward))
+        page = yield from _part(BATCH, after, kinds, backward, users)
         matching = (
             (place, session)
             for place, session in zip(page.places, page.sessions, strict=True)
@@ -429,16 +582,75 @@ def _search(
     return Page([session for _, session in found], after, tuple(place for place, _ in found))
 
 
+def _idle(
+    longer_than: timedelta,
+    limit: int,
+    after: Mapping[Kind, Cursor],
+    kinds: Collection[Kind],
+    backward: bool,
+) -> Steps[IdlePage]:
+    least = longer_than / timedelta(milliseconds=1)
+    waiting: dict[Kind, deque[tuple[Cursor, LiveSession]]] = {}
+    reached: dict[Kind, Cursor | None] = dict(after)
+    behind: dict[Kind, Cursor | None] = {}
+    goes_on, idle_to_the_end = False, set()
+    places = {kind: after[kind] for kind in kinds if kind in after}
+    if backward:
+        # With the sessions that stand there: they are the last before the page. Of a kind that has
+        # no place, nothing lies before.
+        kinds = list(places)
+        places = {kind: Cursor(at.expires, at.session_id + "~") for kind, at in places.items()}
+    each = SEARCHED // max(len(kinds), 1)
+    pages: dict[Kind, Page] = yield Verb("page_each", (each, places, kinds, not backward))
+    for kind, page in pages.items():
+        looked = list(zip(page.places, page.sessions, strict=True))
+        if backward:
+            # What is before the first of the list has no place: of the rest, one is left to be it.
+            behind[kind] = page.next
+            looked = [one for one in looked if one[0] != page.next]
+        else:
+            behind[kind] = page.next or (page.places[-1] if page.places else after.get(kind))
+        waiting[kind] = deque(one for one in looked if one[1].idle_ms >= least)
+        if page.next is not None:
+            goes_on = True
+            if looked and looked[-1][1].idle_ms >= least:
+                idle_to_the_end.add(kind)
+
+    found: list[LiveSession] = []
+    which = max if backward else min
+    while len(found) < limit:
+        heads = [kind for kind, rest in waiting.items() if rest]
+        # Those of a kind that were not looked at may have been idle longer than what is left.
+        if not heads or any(not waiting[kind] for kind in idle_to_the_end):
+            break
+        kind = which(heads, key=lambda kind: waiting[kind][0][1].last_seen_ms)
+        reached[kind], session = waiting[kind].popleft()
+        found.append(session)
+
+    # Where the time-outs of a kind differ, it was not in order.
+    found.sort(key=lambda session: session.last_seen_ms)
+    for kind, rest in waiting.items():
+        if not rest:
+            reached[kind] = behind[kind]
+        elif backward:
+            reached[kind] = rest[0][0]
+    left = {kind: place for kind, place in reached.items() if place is not None}
+    if backward:
+        return IdlePage(found, left, after, bool(left))
+    return IdlePage(found, after, left, goes_on or any(waiting.values()))
+
+
 def _overview() -> Steps[Overview]:
     counts = yield Verb("count")
     activity = yield Verb("activity")
     memory = yield Verb("memory")
-    first: Page = yield Verb("page", (1, None, (), True))
+    firsts: dict[Kind, Page] = yield Verb("page_each", (FIRST, {}, KINDS, True))
+    first = [session for page in firsts.values() for session in page.sessions]
     alarms = list(_alarms(sum(counts.values()), memory))
     for alarm in alarms:
         alarmed = {"of": alarm.of, "value": alarm.value, "limit": alarm.limit}
         yield Send(session_alarm, alarmed)
-    oldest = first.sessions[0] if first.sessions else None
+    oldest = min(first, key=lambda session: session.last_seen_ms, default=None)
     return Overview(counts, activity, memory, oldest, alarms)
 
 
@@ -464,34 +676,35 @@ def _end_many(
             yield Send(session_ended, {"session_id": session_id, "reason": reason})
         done += ended
         if progress:
-            progress(len(done))
+            progress(len(done), start + len(some))
     return done
 
 
 def _end_user(user: str, reason: str, progress: Progress | None) -> Steps[list[LiveSession]]:
     done: list[LiveSession] = []
-    while True:
-        found = yield Verb("of_user", (user,))
+    looked = 0
+    # In parts, until there are none: those of one question may be fewer than there are.
+    while found := (yield Verb("of_user", (user, BATCH))):
         known = {session.id: session for session in found}
         ended = yield from _end_many(known, reason, None)
         done += map(known.__getitem__, ended)
+        looked += len(found)
         if progress:
-            progress(len(done))
-        # Those of one question may be fewer than there are.
-        if not ended:
-            return done
+            progress(len(done), looked)
+    return done
 
 
 def _end_anonymous(older_than: timedelta, reason: str, progress: Progress | None) -> Steps[int]:
     least = older_than / timedelta(milliseconds=1)
     anonymous = [kind for kind in KINDS if not kind.signed_in]
-    done, after = 0, None
+    done, looked, after = 0, 0, None
     while True:
         page: Page = yield Verb("page", (BATCH, after, anonymous, True))
         old = [session.id for session in page.sessions if session.age_ms > least]
         done += len((yield from _end_many(old, reason, None)))
+        looked += len(page.sessions)
         if progress:
-            progress(done)
+            progress(done, looked)
         after = page.next
         if after is None:
             return done

@@ -11,9 +11,10 @@ session_created = Signal()
 """Sent after a session was stored for the first time, with ``session_id``."""
 
 session_ended = Signal()
-"""Sent after a session was ended, with ``session_id`` and ``reason``: ``"logout"``, ``"limit"``,
-``"expiry"`` (set to end at once), or what the caller of the registry gave. A session that idles
-out makes no sound."""
+"""Sent after a session was ended, with ``session_id`` and ``reason``: ``"logout"``, ``"limit"`` (of
+sessions of one user), ``"expiry"`` (set to end at once), ``"owner"`` (by the REST resource, from
+another of their sessions), ``"admin"``, ``"command"``, or what else the caller of the registry
+gave, which is ``"registry"`` by default. A session that idles out makes no sound."""
 
 session_alarm = Signal()
 """Sent when somebody looks at the figures (the monitor, the command, a scrape of the metrics) and a

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from typing import Any
 
@@ -15,6 +15,7 @@ pytest.register_assert_rewrite(
 )
 
 from .processes import Valkey  # noqa: E402
+from .stores.bench import LocMemBench, RedisBench  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +42,17 @@ def listing_store(request: pytest.FixtureRequest, settings: Any) -> Store:
     if request.param == "redis":
         settings.CACHES = {"default": request.getfixturevalue("redis_cache")}
     return get_store("default")
+
+
+@pytest.fixture
+def forward(request: pytest.FixtureRequest, listing_store: Store) -> Callable[[float], None]:
+    """Lets seconds pass for the store that lists."""
+    bench = (
+        LocMemBench(listing_store, request.getfixturevalue("time_machine"))
+        if request.node.callspec.params["listing_store"] == "locmem"
+        else RedisBench(listing_store, request.getfixturevalue("valkey").client)
+    )
+    return lambda seconds: bench.forward(int(seconds * 1000))
 
 
 @pytest.fixture(params=["locmem", "redis", "file"])

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from io import StringIO
 from typing import Any
 
@@ -21,7 +26,7 @@ from django_header_sessions.signals import session_ended
 from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import Draft, Expiry, Store, Terms
 
-from .processes import ROOT, Valkey
+from .processes import ROOT, Valkey, free_port
 
 pytestmark = pytest.mark.django_db
 on_both = pytest.mark.usefixtures("listing_store")
@@ -92,7 +97,7 @@ def test_an_alarm_is_an_exit_status(settings: Any, more: list[str]) -> None:
     settings.HEADER_SESSIONS_ALERT_COUNT = 1
     for verb in (["stats"], ["watch", "--times", "1"]):
         error = refused(*verb, *more)
-        assert error.returncode == 2
+        assert error.returncode == 3
         assert str(error) == "ALARM: 2 live sessions, more than 1."
     settings.HEADER_SESSIONS_ALERT_COUNT = None
     settings.HEADER_SESSIONS_ALERT_BYTES = 1
@@ -113,9 +118,48 @@ def test_list_shows_the_latest_to_expire_first(alice: User) -> None:
         ids[0],
     ]
     listed = json.loads(run("list", "--json"))
-    assert [one["id"] for one in listed] == [ids[1], ids[2], ids[0]]
-    assert listed[0]["user"] is None
+    assert [one["id"] for one in listed["sessions"]] == [ids[1], ids[2], ids[0]]
+    assert listed["sessions"][0]["user"] is None
+    assert listed["next"] is None
     assert str(refused("list", "--user", "bob")) == "No user is called that."
+
+
+@on_both
+@pytest.mark.parametrize("of", [[], ["--user", "alice"]])
+def test_list_goes_on_where_it_ended(
+    alice: User, monkeypatch: pytest.MonkeyPatch, of: list[str]
+) -> None:
+    # However many are asked for, the store is asked for some at a time.
+    monkeypatch.setattr(registry, "MOST", 3)
+    asked = Spy()
+    monkeypatch.setattr(registry, "page", asked.spying_on(registry.page))
+    ids = [start(alice, idle=600 + 60 * n) for n in range(8)][::-1]
+    assert [line.split()[0] for line in run("list", "--limit", "100", *of).splitlines()] == ids
+    assert asked.counts == [3, 3, 2]
+    out, err = StringIO(), StringIO()
+    call_command("header_sessions", "list", "--limit", "5", *of, stdout=out, stderr=err)
+    assert [line.split()[0] for line in out.getvalue().splitlines()] == ids[:5]
+    found = re.fullmatch(r"There are more: --after (\S+)\n", err.getvalue())
+    assert found is not None
+    rest = json.loads(run("list", "--after", found[1], "--limit", "2", "--json", *of))
+    assert [one["id"] for one in rest["sessions"]] == ids[5:7]
+    rest = json.loads(run("list", "--after", rest["next"], "--json", *of))
+    assert ([one["id"] for one in rest["sessions"]], rest["next"]) == (ids[7:], None)
+
+
+class Spy:
+    """Counts what a function of the registry answers with."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def spying_on(self, ask: Any) -> Any:
+        def asked(*args: Any, **kwargs: Any) -> Any:
+            page = ask(*args, **kwargs)
+            self.counts.append(len(page.sessions))
+            return page
+
+        return asked
 
 
 @on_both
@@ -188,11 +232,26 @@ def test_end_ends_all_of_a_user(alice: User) -> None:
 
 
 @on_both
-def test_end_ends_anonymous_sessions_of_an_age(alice: User) -> None:
-    start(alice)
+def test_end_ends_anonymous_sessions_of_an_age(
+    forward: Callable[[float], None], alice: User
+) -> None:
+    signed_in = start(alice)
     start()
-    assert run("end", "--anonymous-older-than", "1000") == "0 ended.\n"
-    assert len(registry.page().sessions) == 2
+    forward(120)
+    young = start()
+    assert run("end", "--anonymous-older-than", "180") == "0 ended.\n"
+    assert len(registry.page().sessions) == 3
+    assert run("end", "--anonymous-older-than", "60") == "1 ended.\n"
+    assert {one.id for one in registry.page().sessions} == {signed_in, young}
+
+
+@on_both
+def test_a_walk_that_ends_nobody_says_how_far_it_is() -> None:
+    for _ in range(1100):
+        start()
+    out, err = StringIO(), StringIO()
+    call_command("header_sessions", "end", "--anonymous-older-than", "3600", stdout=out, stderr=err)
+    assert (out.getvalue(), err.getvalue()) == ("0 ended.\n", "0 ended of 1000 looked at\n")
 
 
 @pytest.mark.parametrize(
@@ -204,6 +263,8 @@ def test_end_ends_anonymous_sessions_of_an_age(alice: User) -> None:
         ["end", "--anonymous-older-than", "-1"],
         ["list", "--limit", "0"],
         ["list", "--limit", "x"],
+        ["list", "--after", "x"],
+        ["list", "--after", "1.AAAAAAAAAAAAAAA"],
         ["nothing"],
         [],
     ],
@@ -219,7 +280,13 @@ def test_long_work_says_how_far_it_is(listing_store: Store) -> None:
     out, err = StringIO(), StringIO()
     call_command("header_sessions", "end", *ids, stdout=out, stderr=err)
     assert out.getvalue() == "2100 ended.\n"
-    assert err.getvalue() == "1000 so far\n2000 so far\n"
+    assert err.getvalue() == "1000 ended of 1000 looked at\n2000 ended of 2000 looked at\n"
+    ids = [start() for _ in range(1000)]
+    err = StringIO()
+    call_command("header_sessions", "end", *ids, "--json", stdout=out, stderr=err)
+    ids = [start() for _ in range(1000)]
+    call_command("header_sessions", "end", *ids, stdout=out, stderr=err, verbosity=0)
+    assert err.getvalue() == ""
 
 
 def test_sweep_drops_what_expired(time_machine: Any, settings: Any, tmp_path: Any) -> None:
@@ -260,11 +327,54 @@ def test_watch_shows_the_figures_again_and_again() -> None:
     assert [json.loads(line)["live"] for line in lines] == [1]
 
 
+def test_watch_outlives_an_outage(settings: Any) -> None:
+    settings.HEADER_SESSIONS_BREAKER_SECONDS = 0
+
+    class Screen(StringIO):
+        """Loses the server after the first look, and brings it back after the second."""
+
+        looks = 0
+
+        def flush(self) -> None:
+            self.looks += 1
+            if self.looks == 1:
+                first.kill()
+            elif self.looks == 2:
+                stack.enter_context(Valkey(port=first.port))
+
+    with ExitStack() as stack:
+        first = stack.enter_context(Valkey())
+        settings.CACHES = {
+            "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": first.url}
+        }
+        start()
+        for more in ([], ["--json"]):
+            screen = Screen()
+            call_command("header_sessions", "watch", "--times", "3", *more, stdout=screen)
+            text = screen.getvalue()
+            assert "\x1b" not in text
+            if more:
+                lines = [json.loads(line) for line in text.splitlines()]
+                assert [line.get("live") for line in lines] == [0, None, 0]
+                assert "cannot be used at the moment" in lines[1]["error"]
+            else:
+                assert text.index("live sessions  1") < text.index("DOWN: The session store")
+                assert text.index("DOWN") < text.index("live sessions  0")
+            first = Valkey(port=free_port())
+            stack.enter_context(first)
+            settings.CACHES = {
+                "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": first.url}
+            }
+    # One that ends in an outage is an error.
+    assert "cannot be used" in str(refused("watch", "--times", "1"))
+
+
 def test_a_cache_that_cannot_list_is_said_to_be_one(settings: Any, tmp_path: Any) -> None:
     backend = "django.core.cache.backends.filebased.FileBasedCache"
     settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path)}}
     for verb in (["stats"], ["list"]):
         assert "cannot list its sessions" in str(refused(*verb))
+    assert "keeps no list" in run("sweep")
     session_id = start(n=b"1")
     assert session_id in run("show", session_id)
     assert run("end", session_id) == "1 ended.\n"
@@ -277,18 +387,101 @@ def test_a_store_that_is_down_is_an_error(settings: Any) -> None:
     assert "cannot be used at the moment" in str(refused("stats"))
 
 
-def test_cron_sees_the_exit_status(redis_cache: dict[str, Any], settings: Any) -> None:
+COMMAND = [sys.executable, "-m", "django", "header_sessions"]
+
+
+@pytest.fixture
+def outside(redis_cache: dict[str, Any], settings: Any) -> dict[str, str]:
+    """The environment of a process that has its sessions where this one has them."""
     settings.CACHES = {"default": redis_cache}
-    start()
-    env = os.environ | {
+    return os.environ | {
         "REDIS_URL": redis_cache["LOCATION"],
         "DJANGO_SETTINGS_MODULE": "tests.settings",
     }
-    command = [sys.executable, "-m", "django", "header_sessions"]
-    done = subprocess.run(
-        [*command, "stats", "--json"], env=env, cwd=ROOT, capture_output=True, text=True
-    )
+
+
+def test_cron_sees_the_exit_status(outside: dict[str, str]) -> None:
+    def call(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments], env=outside | env, cwd=ROOT, capture_output=True, text=True
+        )
+
+    start()
+    start()
+    done = call("stats", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["live"] == 1
-    unknown = subprocess.run([*command, "show", "x"], env=env, cwd=ROOT, capture_output=True)
-    assert unknown.returncode == 1
+    assert json.loads(done.stdout)["live"] == 2
+    assert call("show", "x").returncode == 1
+    # A crontab with a slip in it does not look like an alarm.
+    assert call("statz").returncode == 2
+    assert call("stats", DJANGO_SETTINGS_MODULE="tests.alarmed").returncode == 3
+
+
+@pytest.mark.parametrize(("settings_of", "status"), [("tests.settings", 0), ("tests.alarmed", 3)])
+def test_a_watch_that_is_left_tells_whether_an_alarm_stands(
+    outside: dict[str, str], settings_of: str, status: int
+) -> None:
+    start()
+    start()
+    with subprocess.Popen(
+        [*COMMAND, "watch", "--every", "60"],
+        env=outside | {"DJANGO_SETTINGS_MODULE": settings_of, "PYTHONUNBUFFERED": "1"},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as watch:
+        assert watch.stdout is not None
+        while watch.stdout.readline().strip():
+            pass  # what it says, to the empty line behind it
+        watch.send_signal(signal.SIGINT)
+        watch.wait(30)
+        assert watch.returncode == status
+
+
+def test_on_a_terminal_progress_comes_and_goes(outside: dict[str, str]) -> None:
+    ids = [start() for _ in range(450)]
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as terminal:
+        with subprocess.Popen(
+            [*COMMAND, "end", *ids],
+            env=outside,
+            cwd=ROOT,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        ) as ending:
+            os.close(theirs)
+            seen = b""
+            with suppress(OSError):  # how Linux says that the other end was closed
+                while some := terminal.read(4096):
+                    seen += some
+        assert ending.returncode == 0
+    shown = seen.decode().replace("\r\n", "\n")
+    *steps, last = shown.split("\r")
+    assert [step for step in steps if step] == [
+        f"{n} ended of {n} looked at …\x1b[K" for n in (200, 400, 450)
+    ]
+    assert last == "\x1b[K450 ended.\n"
+
+
+def test_a_watch_on_a_terminal_stays_in_its_place(outside: dict[str, str]) -> None:
+    start()
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as terminal:
+        with subprocess.Popen(
+            [*COMMAND, "watch", "--times", "1"],
+            env=outside,
+            cwd=ROOT,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        ) as watch:
+            os.close(theirs)
+            seen = b""
+            with suppress(OSError):
+                while some := terminal.read(4096):
+                    seen += some
+        assert watch.returncode == 0
+    shown = seen.decode()
+    assert shown.startswith("\x1b[Hlive sessions  1\x1b[K")
+    assert shown.endswith("\x1b[J")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, cast
 
 import pytest
@@ -81,11 +82,168 @@ async def test_the_overview_counts_sessions_of_each_kind(ask: Ask, listing_store
     }
 
 
-async def test_the_oldest_is_the_first_to_expire(ask: Ask, listing_store: Store) -> None:
-    ids = [start(idle=900), start("7", idle=600), start(idle=1200)]
+Forward = Callable[[float], None]
+
+
+async def test_the_oldest_was_not_used_for_longest_whatever_its_kind(
+    ask: Ask, listing_store: Store, forward: Forward
+) -> None:
+    # A cookie lives for weeks, a header session for half an hour.
+    oldest = start(transport="cookie", idle=14 * 86_400)
+    forward(3600)
+    for _ in range(registry.FIRST + 1):
+        start()
+        start("7")
+        start(transport="cookie", idle=14 * 86_400)
     figures = await ask("overview")
     assert figures.oldest is not None
-    assert figures.oldest.id == ids[1]
+    assert figures.oldest.id == oldest
+    assert abs(figures.oldest.idle_ms - 3_600_000) < 10_000
+
+
+async def test_those_idle_longest_are_found_whatever_their_time_outs(
+    ask: Ask, listing_store: Store, forward: Forward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "SEARCHED", 40)
+    expected = []
+    for n in range(7):
+        expected.append(start("7" if n % 2 else None, "cookie", idle=14 * 86_400))
+        forward(600)
+    header = [start() for _ in range(60)]
+    forward(900)
+    page = await ask("idle", timedelta(seconds=1200))
+    assert [one.id for one in page.sessions] == expected
+    page = await ask("idle", timedelta(seconds=600), 100)
+    assert [one.id for one in page.sessions[:7]] == expected
+    assert page.more
+    assert {one.id for one in page.sessions[7:]} <= set(header)
+    # Of some kinds alone.
+    page = await ask("idle", timedelta(seconds=1200), kinds=[Kind("cookie", True)])
+    assert [one.id for one in page.sessions] == expected[1::2]
+    page = await ask("idle", timedelta(days=2))
+    assert page.sessions == []
+
+
+@pytest.mark.parametrize("limit", [1, 3, 10])
+async def test_pages_of_the_idle_go_on_and_back_in_order(
+    ask: Ask,
+    listing_store: Store,
+    forward: Forward,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+) -> None:
+    monkeypatch.setattr(registry, "SEARCHED", 16)
+    expected = []
+    for n in range(30):
+        kind = KINDS[n * 7 % 4] if n < 20 else KINDS[3]
+        idle = 86_400 if kind.transport == "cookie" else 7200
+        expected.append(start("7" if kind.signed_in else None, kind.transport, idle))
+        forward(60)
+    fresh = [start(), start("7", "cookie", 86_400)]
+    pages, after = [], None
+    for _ in range(60):
+        page = await ask("idle", timedelta(seconds=30), limit, after)
+        assert len(page.sessions) <= limit
+        pages.append(page)
+        if not page.more:
+            break
+        after = page.end
+    ids = [[one.id for one in page.sessions] for page in pages]
+    assert list(chain(*ids)) == expected
+    # And back over the same pages.
+    back: list[str] = []
+    before = pages[-1].start
+    for _ in range(60):
+        if not before:
+            break
+        page = await ask("idle", timedelta(seconds=30), limit, before, backward=True)
+        back[:0] = [one.id for one in page.sessions]
+        # What lies behind a page that was gone back to is what lay behind it before.
+        onward = await ask("idle", timedelta(seconds=30), 30, page.start)
+        assert [one.id for one in onward.sessions][: len(page.sessions)] == [
+            one.id for one in page.sessions
+        ]
+        before = page.start
+    assert back == expected[: len(expected) - len(ids[-1])]
+    assert not set(back) & set(fresh)
+
+
+async def test_one_kind_in_use_does_not_stand_before_the_idle_of_another(
+    ask: Ask, listing_store: Store, forward: Forward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cookie that was saved first expires first, however often it was used since."""
+    monkeypatch.setattr(registry, "SEARCHED", 8)
+    store = get_store("default")
+    deadline = Draft("cookie", {}, None, Expiry("deadline", 14 * 86_400_000))
+    terms = Terms(14 * 86_400_000, None)
+    used, _ = store.create(deadline, terms)
+    forward(60)
+    idle = store.create(deadline, terms)[0].id
+    header = []
+    for _ in range(9):
+        header.append(start())
+        forward(100)
+    assert store.open(used, "cookie", terms)
+    page = await ask("idle", timedelta(seconds=300), 100)
+    assert page.sessions[0].id == idle
+    assert used.id not in {one.id for one in page.sessions}
+    page = await ask("idle", timedelta(seconds=300), 1)
+    assert [one.id for one in page.sessions] == [idle]
+
+
+@pytest.mark.usefixtures("listing_store")
+async def test_the_sessions_of_users_come_latest_to_expire_first_page_by_page(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "MOST", 7)
+    of = {n: start("7" if n % 3 else "8", idle=600 + 60 * n) for n in range(30)}
+    start("9")
+    start()
+    for users in (["7"], ["7", "8"]):
+        expected = [of[n] for n in range(29, -1, -1) if "8" in users or n % 3]
+        for backward in (False, True):
+            shown, after = [], None
+            for _ in range(30):
+                page = await ask("page", 4, after, users=users, backward=backward)
+                assert [one.id for one in page.sessions] == [one.session_id for one in page.places]
+                shown += [one.id for one in page.sessions]
+                after = page.next
+                if after is None:
+                    break
+            assert shown == (expected[::-1] if backward else expected)
+        assert await ask("count_of_users", users, 100) == len(expected)
+    assert await ask("count_of_users", ["7"], 5) == 5
+    assert await ask("count_of_users", ["nobody"]) == 0
+    page = await ask("search", lambda one: one.id == of[1], users=["7"])
+    assert [one.id for one in page.sessions] == [of[1]]
+    page = await ask("page", 100, None, [Kind("cookie", True)], users=["7"])
+    assert page.sessions == []
+
+
+@pytest.mark.usefixtures("listing_store")
+async def test_a_page_holds_a_thousand_at_the_most(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "MOST", 5)
+    for _ in range(7):
+        start("7")
+    page = await ask("page", 1000)
+    assert len(page.sessions) == 5
+    assert len((await ask("page", 1000, page.next)).sessions) == 2
+    page = await ask("page", 1000, users=["7"])
+    assert len(page.sessions) == 5
+
+
+async def test_a_page_whose_sessions_were_thrown_out_goes_on_to_those_that_were_not(
+    ask: Ask, valkey: Valkey, redis_cache: dict[str, Any], settings: Any
+) -> None:
+    settings.CACHES = {"default": redis_cache}
+    ids = [start(idle=600 + n) for n in range(12)]
+    for lost in ids[-7:]:
+        valkey.client.delete(*valkey.client.keys(f"*:s:{lost}"))
+    page = await ask("page", 3)
+    assert [one.id for one in page.sessions] == ids[4:1:-1][: len(page.sessions)]
+    assert page.sessions
 
 
 async def test_creations_and_ends_are_counted_in_the_store(ask: Ask, listing_store: Store) -> None:
@@ -384,32 +542,50 @@ async def test_many_are_ended_in_steps_and_each_is_told(ask: Ask, listing_store:
     session_ended.connect(receive)
     ids = [start() for _ in range(registry.BATCH + 50)]
     left = start()
-    progress: list[int] = []
+    progress: list[tuple[int, int]] = []
     gone = ids[7]
     registry.end(gone)
     told.clear()
-    ended = await ask("end_many", [*ids, "no id", "a" * 15, ids[0]], "why", progress.append)
+    ended = await ask(
+        "end_many",
+        [*ids, "no id", "a" * 15, ids[0]],
+        "why",
+        lambda *figures: progress.append(figures),
+    )
     session_ended.disconnect(receive)
     assert ended == [one for one in ids if one != gone]
     assert told == [(one, "why") for one in ended]
-    assert progress == [registry.BATCH - 1, registry.BATCH + 49]
+    assert progress == [
+        (registry.BATCH - 1, registry.BATCH),
+        (registry.BATCH + 49, registry.BATCH + 51),
+    ]
     assert listed() == [left]
 
 
-async def test_all_of_a_user_are_ended_however_many(
-    ask: Ask, listing_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_all_of_a_user_are_ended_however_many(ask: Ask, listing_store: Store) -> None:
     for _ in range(1100):
         start("7")
     other = start("77")
     anonymous = start()
-    progress: list[int] = []
-    ended = await ask("end_user", "7", "why", progress.append)
-    assert len(ended) == 1100
+    progress: list[tuple[int, int]] = []
+    ended = await ask("end_user", "7", "why", lambda *figures: progress.append(figures))
+    assert progress == [(n, n) for n in (200, 400, 600, 800, 1000, 1100)]
+    assert len({one.id for one in ended}) == 1100
     assert {one.user for one in ended} == {"7"}
-    assert progress == [1000, 1100, 1100]
     assert set(listed()) == {other, anonymous}
     assert await ask("end_user", "7") == []
+
+
+async def test_what_expired_does_not_hide_the_live_sessions_of_a_user(
+    ask: Ask, listing_store: Store, forward: Forward
+) -> None:
+    for _ in range(1001):
+        start("7", idle=60)
+    forward(200)
+    key, _ = listing_store.create(Draft("header", {}, "7"), TERMS)
+    assert [one.id for one in await ask("of_user", "7")] == [key.id]
+    assert [one.id for one in await ask("end_user", "7")] == [key.id]
+    assert listing_store.open(key, "header", TERMS) is None
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -424,11 +600,16 @@ async def test_anonymous_sessions_are_ended_by_their_age(ask: Ask, time_machine:
     get_store("default").open(used, "header", TERMS)
     young = start()
     assert await ask("end_anonymous", timedelta(seconds=601)) == 0
-    progress: list[int] = []
-    count = await ask("end_anonymous", timedelta(seconds=600), "why", progress.append)
+    progress: list[tuple[int, int]] = []
+    count = await ask(
+        "end_anonymous",
+        timedelta(seconds=600),
+        "why",
+        lambda *figures: progress.append(figures),
+    )
     # By its age, not by how long it was idle.
     assert count == registry.BATCH + 12
-    assert progress[-1] == count
+    assert progress == [(registry.BATCH, registry.BATCH), (count, count + 1)]
     assert sorted(listed()) == sorted([signed_in, young])
 
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.test import AsyncClient, Client
 from prometheus_client import CollectorRegistry, generate_latest
 
 from django_header_sessions import metrics, registry
+from django_header_sessions.engine import SessionStore
+from django_header_sessions.exceptions import ListingNotSupported
+from django_header_sessions.fields import Changes
 from django_header_sessions.keys import make
 from django_header_sessions.observer import observers
-from django_header_sessions.signals import session_created, session_ended
+from django_header_sessions.rest_framework.testing import HeaderSessionAPIClient
+from django_header_sessions.signals import session_alarm, session_created, session_ended
 from django_header_sessions.stores import get_store
-from django_header_sessions.stores.base import Draft, Terms
+from django_header_sessions.stores.base import Commit, Draft, Store, Terms
 
 from .processes import Valkey
 
@@ -25,15 +34,21 @@ TERMS = Terms(1_800_000, 43_200_000)
 Value = Callable[..., float]
 
 
+@contextmanager
+def uncounted(counters: metrics.Counters) -> Iterator[None]:
+    """The counting ends with the block."""
+    yield
+    observers.remove(counters)
+    session_created.disconnect(counters.on_created)
+    session_ended.disconnect(counters.on_ended)
+
+
 @pytest.fixture
 def shown() -> Iterator[CollectorRegistry]:
     """What a scrape shows; the counting ends with the test."""
     collected = CollectorRegistry()
-    counters = metrics.install(collected)
-    yield collected
-    observers.remove(counters)
-    session_created.disconnect(counters.on_created)
-    session_ended.disconnect(counters.on_ended)
+    with uncounted(metrics.install(collected)):
+        yield collected
 
 
 @pytest.fixture
@@ -95,6 +110,109 @@ async def test_requests_are_counted_by_what_became_of_them(
     assert value("store_errors_total", verb="open") == 0
     registry.end(key[:15], "owner")
     assert value("ended_total", reason="owner") == 1
+
+
+def test_to_install_the_metrics_asks_nobody(settings: Any, valkey: Valkey) -> None:
+    """An ``AppConfig.ready`` runs with each command, and a store may hang just then."""
+    settings.CACHES = {
+        "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": valkey.url}
+    }
+    start()
+    settings.HEADER_SESSIONS_ALERT_COUNT = 0
+    told: list[str] = []
+
+    def receive(of: str, **kwargs: Any) -> None:
+        told.append(of)
+
+    session_alarm.connect(receive)
+    # As prometheus_client makes its own.
+    collected = CollectorRegistry(auto_describe=True)
+    with uncounted(metrics.install(collected)):
+        session_alarm.disconnect(receive)
+        assert told == []
+        assert collected.get_sample_value("header_sessions_store_up") == 1
+
+
+@pytest.mark.usefixtures("listing_store")
+@pytest.mark.django_db
+def test_every_end_is_counted_by_its_reason(value: Value, settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.rest_framework.urls"
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "rest_framework"]
+    settings.HEADER_SESSIONS_MAX_PER_USER = 2
+    user = User.objects.create_superuser("alice")
+    session = SessionStore()
+    session["n"] = 1
+    session.save()
+    session.flush()
+    assert value("ended_total", reason="logout") == 1
+    session["n"] = 1
+    session.save()
+    session.set_expiry(-1)
+    session.save()
+    assert value("ended_total", reason="expiry") == 1
+    clients = []
+    for _ in range(3):
+        clients.append(HeaderSessionAPIClient())
+        clients[-1].force_login(user)
+    assert value("ended_total", reason="limit") == 1
+    assert clients[2].post("/api/sessions/end-others/").data == {"ended": 1}
+    assert value("ended_total", reason="owner") == 1
+    call_command("header_sessions", "end", start(), stdout=StringIO())
+    assert value("ended_total", reason="command") == 1
+    registry.end(start())
+    assert value("ended_total", reason="registry") == 1
+    browser = Client()
+    browser.force_login(user)
+    url = f"/admin/django_header_sessions/session/{start()}/delete/"
+    assert browser.post(url, {"post": "yes"}).status_code == 302
+    assert value("ended_total", reason="admin") == 1
+    counted = {reason for reason in metrics.REASONS if value("ended_total", reason=reason) == 1}
+    assert counted == metrics.REASONS
+    assert value("ended_total", reason="other") == 0
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_what_a_caller_got_wrong_is_no_error_of_the_store(
+    value: Value, mode: str, settings: Any, tmp_path: Any, listing_store: Store
+) -> None:
+    async def fails(verb: str, *args: Any, by: type[BaseException]) -> None:
+        store: Any = get_store("default")
+        if mode == "async":
+            with pytest.raises(by):
+                await getattr(store, f"a{verb}")(*args)
+        else:
+            with pytest.raises(by):
+                getattr(store, verb)(*args)
+
+    key, _ = get_store("default").create(Draft("header", {"x": b"text", "n": b"1"}), TERMS)
+    for changes, by in (
+        (Changes(add=("x", 1)), TypeError),
+        (Changes(add=("n", 2**63 - 1)), OverflowError),
+    ):
+        await fails("commit", key, "header", TERMS, Commit(changes), by=by)
+    assert value("commits_total", outcome="refused") == 2
+    backend = "django.core.cache.backends.filebased.FileBasedCache"
+    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path)}}
+    await fails("count", by=ListingNotSupported)
+    for verb in ("commit", "count"):
+        assert value("store_errors_total", verb=verb) == 0
+        assert value("store_seconds_count", verb=verb) >= 1
+
+
+async def test_a_request_that_was_given_up_is_no_error_of_the_store(
+    value: Value, settings: Any
+) -> None:
+    with Valkey() as server:
+        settings.CACHES = {
+            "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": server.url}
+        }
+        store = get_store("default")
+        await store.acount()
+        server.signal(signal.SIGSTOP)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(store.acount(), 0.05)
+    assert value("store_seconds_count", verb="count") == 2
+    assert value("store_errors_total", verb="count") == 0
 
 
 @pytest.mark.usefixtures("listing_store")

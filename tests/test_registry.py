@@ -275,4 +275,4 @@ def test_the_projects_own_ip_is_recorded(settings: Any) -> None:
 def test_every_function_but_those_of_commands_has_an_async_twin() -> None:
     public = {name for name in registry.__all__ if name[0].islower()}
     alone = {name for name in public if f"a{name}" not in public and name[1:] not in public}
-    assert alone == {"lists", "examine"}
+    assert alone == {"lists", "examine", "outages"}

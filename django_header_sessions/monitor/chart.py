@@ -1,10 +1,14 @@
-"""The last hour as a chart: creations up, ends and expiries down, a bar each minute."""
+"""The last hour as a chart: creations up, ends and expiries down, a bar each minute.
+
+Heights go by the square root, so that one rush does not flatten all the rest of the hour.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import sqrt
 
 from django.utils import timezone
 from django.utils.formats import time_format
@@ -15,6 +19,8 @@ from ..registry import Activity
 HALF = 50
 """Height of the tallest bar, in the chart's own units; ``STEP`` is a minute's width."""
 STEP = 10
+LEAST = 6
+"""Height of the lowest: however few they are, they are to be seen, and of which kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +70,10 @@ class Chart:
             Bar(
                 STEP * at + 1,
                 self._height(one.created),
-                self._height(one.ended),
-                self._height(one.expired),
+                *self._heights(one.ended, one.expired),
                 _("%(time)s: %(created)d created, %(ended)d ended, %(expired)d expired")
                 % {
-                    "time": time_format(timezone.localtime(one.start), "H:i"),
+                    "time": time_format(timezone.localtime(one.start), "TIME_FORMAT"),
                     "created": one.created,
                     "ended": one.ended,
                     "expired": one.expired,
@@ -79,5 +84,12 @@ class Chart:
         ]
 
     def _height(self, number: int) -> float:
-        # However few they are, they are to be seen.
-        return round(max(HALF * number / self.most, 1), 1) if number else 0
+        return round(max(HALF * sqrt(number / self.most), LEAST), 1) if number else 0
+
+    def _heights(self, ended: int, expired: int) -> tuple[float, float]:
+        """Of two that share a bar: as high as both together, in the proportion of the two."""
+        if not (ended and expired):
+            return self._height(ended), self._height(expired)
+        both = max(self._height(ended + expired), 2 * LEAST)
+        first = min(max(both * ended / (ended + expired), LEAST), both - LEAST)
+        return round(first, 1), round(both - first, 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
+from django.db.models import IntegerField
 
 from ..registry import LiveSession
 
@@ -18,22 +19,34 @@ def users_of(sessions: Iterable[LiveSession]) -> dict[str, Any]:
 
 def users_by_id(ids: Iterable[str]) -> dict[str, Any]:
     """Those users who are there, by primary key as text."""
-    pk: Any = get_user_model()._meta.pk
-    keys = []
-    for text in ids:
-        try:
-            keys.append(pk.to_python(text))
-        except ValidationError:
-            continue  # signed in by a user model that was replaced since
+    model: Any = get_user_model()
+    keys = [key for text in ids if (key := _as(model._meta.pk, text)) is not None]
     if not keys:
         return {}
-    found = get_user_model()._default_manager.in_bulk(keys)
-    return {pk.value_to_string(user): user for user in found.values()}
+    found = model._default_manager.in_bulk(keys)
+    return {model._meta.pk.value_to_string(user): user for user in found.values()}
 
 
 def ids_named(name: str) -> list[str]:
     """The primary keys, as text, of the users of exactly this name: one, as a rule."""
-    model = get_user_model()
-    pk: Any = model._meta.pk
-    users = model._default_manager.filter(**{model.USERNAME_FIELD: name})[:10]
-    return [pk.value_to_string(user) for user in users]
+    model: Any = get_user_model()
+    value = _as(model._meta.get_field(model.USERNAME_FIELD), name)
+    if value is None:
+        return []
+    users = model._default_manager.filter(**{model.USERNAME_FIELD: value})[:10]
+    return [model._meta.pk.value_to_string(user) for user in users]
+
+
+def _as(field: Any, text: str) -> Any:
+    """``text`` as a value that the database can be asked for; None where it is none of ``field``,
+    as a session's user is not who signed in by a user model that was replaced since."""
+    while field.remote_field is not None:
+        field = field.target_field
+    try:
+        value = field.to_python(text)
+        if isinstance(field, IntegerField):
+            field.run_validators(value)  # those of the database's range are among them
+    except ValidationError:
+        return None
+    # PostgreSQL takes no text with a NUL in it.
+    return None if "\0" in str(value) else value

@@ -1,4 +1,8 @@
-"""What a page of the list is asked for: filters, a search, a place; read from its address."""
+"""What a page of the list is asked for: filters, a search, a place; read from its address.
+
+A place in the list is ``<expiry>.<id>``. A list of the idle has a place for each kind of sessions,
+with commas between: ``h1.<expiry>.<id>`` is that of the header sessions with a user.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,10 @@ TRANSPORTS = ("header", "cookie")
 LATEST = 2**53
 """No expiry lies beyond it: Redis scores are doubles."""
 
+Places = Mapping[Kind, Cursor]
+
 _prefix = re.compile(r"[a-z0-9]{2,14}", re.ASCII).fullmatch
+_by_letters = {f"{kind.transport[0]}{kind.signed_in:d}": kind for kind in KINDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,8 @@ class Query:
     transport: str = ""
     signed_in: bool | None = None
     idle: int = 0
-    place: Cursor | None = None
+    place: Cursor | Places | None = None
+    """Where the page begins; places of the kinds where ``turned``."""
     backward: bool = False
     """Whether the sessions before ``place`` are asked for, not those behind it."""
     refresh: bool = False
@@ -65,9 +73,8 @@ class Query:
             query = replace(query, idle=int(idle) if known else 0)
         if "after" in parameters or "before" in parameters:
             backward = "before" in parameters
-            place = _place(
-                parameters.get("expires"), parameters.get("before" if backward else "after")
-            )
+            where = str(parameters.get("before" if backward else "after"))
+            place = _read_places(where) if query.turned else read_place(where)
             wrong |= place is None
             query = replace(query, place=place, backward=backward and place is not None)
         return replace(query, wrong=wrong)
@@ -75,19 +82,25 @@ class Query:
     def address(self, **changes: Any) -> str:
         """The address of the same list with these changes: its beginning, unless they name a
         place."""
+        return "?" + urlencode(self.parameters(**changes))
+
+    def parameters(self, **changes: Any) -> dict[str, str]:
         other = replace(self, **({"place": None, "backward": False} | changes))
         parameters = {
             "q": other.text,
             "user": other.user,
             "transport": other.transport,
             "signed_in": {True: "yes", False: "no", None: ""}[other.signed_in],
-            "idle": other.idle or "",
-            "refresh": REFRESH if other.refresh else "",
+            "idle": str(other.idle or ""),
+            "refresh": str(REFRESH) if other.refresh else "",
         }
         if other.place is not None:
-            parameters["expires"] = other.place.expires
-            parameters["before" if other.backward else "after"] = other.place.session_id
-        return "?" + urlencode({name: value for name, value in parameters.items() if value})
+            parameters["before" if other.backward else "after"] = (
+                place_text(other.place)
+                if isinstance(other.place, Cursor)
+                else _places_text(other.place)
+            )
+        return {name: value for name, value in parameters.items() if value}
 
     @property
     def kinds(self) -> list[Kind]:
@@ -106,8 +119,7 @@ class Query:
 
     @property
     def turned(self) -> bool:
-        """Whether the list is turned round, first to expire first: those that were idle longest
-        stand there, and need not be looked for among all."""
+        """Whether those that were idle longest come first, not those that expire last."""
         return bool(self.idle and not self.text and not self.user)
 
     @property
@@ -117,12 +129,8 @@ class Query:
 
     @property
     def ip(self) -> str:
-        """The IP that was searched for; empty where none was."""
-        try:
-            ipaddress.ip_address(self.text)
-        except ValueError:
-            return ""
-        return self.text
+        """The IP that was searched for, as ``written_ip`` writes it; empty where none was."""
+        return written_ip(self.text)
 
     @property
     def prefix(self) -> str:
@@ -130,9 +138,43 @@ class Query:
         return self.text if _prefix(self.text) else ""
 
 
-def _place(expires: Any, session_id: Any) -> Cursor | None:
-    if not (isinstance(expires, str) and re.fullmatch(r"\d{1,16}", expires, re.ASCII)):
+def written_ip(text: str) -> str:
+    """An IP in the one way of the many in which it can be written; empty where it is none."""
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        return ""
+    return str(getattr(ip, "ipv4_mapped", None) or ip)
+
+
+def place_text(place: Cursor) -> str:
+    return f"{place.expires}.{place.session_id}"
+
+
+def read_place(text: str) -> Cursor | None:
+    """The place that ``place_text`` wrote down; None where it is none."""
+    expires, _, session_id = text.partition(".")
+    if not re.fullmatch(r"\d{1,16}", expires, re.ASCII) or int(expires) > LATEST:
         return None
-    if len(session_id) != ID_LENGTH or not is_id(session_id) or int(expires) > LATEST:
+    if len(session_id) != ID_LENGTH or not is_id(session_id):
         return None
     return Cursor(int(expires), session_id)
+
+
+def _places_text(places: Places) -> str:
+    return ",".join(
+        f"{letters}.{place_text(places[kind])}"
+        for letters, kind in _by_letters.items()
+        if kind in places
+    )
+
+
+def _read_places(text: str) -> Places | None:
+    places = {}
+    for part in text.split(",", len(KINDS)):
+        letters, _, rest = part.partition(".")
+        kind, place = _by_letters.get(letters), read_place(rest)
+        if kind is None or place is None:
+            return None
+        places[kind] = place
+    return places

@@ -9,13 +9,18 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
-from django.views.debug import SafeExceptionReporterFilter, get_exception_reporter_filter
+from django.views.debug import (
+    get_default_exception_reporter_filter,
+    get_exception_reporter_filter,
+)
 
 from ..exceptions import SessionUnreadable
 from ..registry import Field
 from .words import printable
 
 AUTH_HASH = "_auth_user_hash"
+WHO = ("_auth_user_id", "_auth_user_backend")
+"""Django's words for a secret are in these names; what they hold is on every page as it is."""
 MOST = 4000
 """Characters of one value that are shown."""
 
@@ -37,7 +42,11 @@ def shown(fields: Iterable[Field], request: HttpRequest | None, *, values: bool)
     of it, looks like a secret is masked, as Django masks its error pages."""
     if not values:
         return [Shown(printable(field.name), field.size) for field in fields]
-    masking = get_exception_reporter_filter(request) if request else SafeExceptionReporterFilter()
+    masking = (
+        get_exception_reporter_filter(request)
+        if request
+        else get_default_exception_reporter_filter()
+    )
     return [_shown(field, masking) for field in fields]
 
 
@@ -46,11 +55,21 @@ def _shown(field: Field, masking: Any) -> Shown:
     if field.name == AUTH_HASH:
         return Shown(name, field.size, masking.cleansed_substitute)
     try:
-        value = masking.cleanse_setting(field.name, field.value())
-        text = value if value == masking.cleansed_substitute else _pretty(value)
+        value = field.value()
+        if field.name not in WHO:
+            value = masking.cleanse_setting(field.name, value)
+        text = value if value is masking.cleansed_substitute else _pretty(value)
     except SessionUnreadable:
-        return Shown(name, field.size, _("Cannot be read with SESSION_SERIALIZER."), readable=False)
+        return _unshown(field, _("Cannot be read with SESSION_SERIALIZER."))
+    except RecursionError:
+        return _unshown(field, _("Nested too deeply to be shown."))
+    except Exception:  # whatever objects of another serializer's making do
+        return _unshown(field, _("Cannot be shown."))
     return Shown(name, field.size, text[:MOST], cut=max(len(text) - MOST, 0))
+
+
+def _unshown(field: Field, why: str) -> Shown:
+    return Shown(printable(field.name), field.size, why, readable=False)
 
 
 def _pretty(value: Any) -> str:

@@ -6,6 +6,7 @@ import re
 from datetime import datetime
 
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -50,8 +51,18 @@ def _unit(unit: str) -> str:
 
 
 def moment(when: datetime) -> str:
-    """``when`` in the time zone of whoever looks, to the second."""
+    """``when`` in the time zone of whoever looks, as their language writes it."""
+    return date_format(timezone.localtime(when), "DATETIME_FORMAT")
+
+
+def timestamp(when: datetime) -> str:
+    """``when`` in the time zone of whoever looks, to the second, the same in all languages; in a
+    small part of the time that ``moment`` takes."""
     return f"{timezone.localtime(when):%Y-%m-%d %H:%M:%S}"
+
+
+def transport_name(transport: str) -> str:
+    return {"header": _("header"), "cookie": _("cookie")}[transport]
 
 
 def agent(summary: str) -> str:

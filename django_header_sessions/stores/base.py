@@ -8,7 +8,7 @@ that differs in nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, Protocol
@@ -214,6 +214,17 @@ class Page:
     next: Cursor | None
     places: tuple[Cursor, ...] = ()
     """Where each of the sessions stands in the list."""
+    total: int | None = None
+    """How many the list holds in all; None where that was not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where some live sessions of one user stand in the list, in the order of their ids; go on
+    after ``next``, which is None where there are no more. There may be none, and yet a next."""
+
+    places: list[Cursor]
+    next: str | None = None
 
 
 HOUR = 60
@@ -370,10 +381,15 @@ class Store(Protocol):
 
     async def aget(self, session_id: str) -> Opened | None: ...
 
-    def get_many(self, session_ids: Collection[str]) -> list[LiveSession]:
-        """Those of these sessions that there are, without their fields. Not a use of them."""
+    def get_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
+        """Those of these sessions that there are, without their fields. Not a use of them.
 
-    async def aget_many(self, session_ids: Collection[str]) -> list[LiveSession]: ...
+        ``user`` is whose they are listed as: no list names those that are not there any longer.
+        """
+
+    async def aget_many(
+        self, session_ids: Collection[str], user: str = ""
+    ) -> list[LiveSession]: ...
 
     def count(self) -> dict[Kind, int]:
         """How many live sessions there are of each kind."""
@@ -401,10 +417,26 @@ class Store(Protocol):
         backward: bool = False,
     ) -> Page: ...
 
+    def page_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]:
+        """A ``page`` of each of these kinds on its own, behind its own ``after``, in as few round
+        trips as one page."""
+
+    async def apage_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]: ...
+
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         """The live sessions of a user, oldest first, at most ``limit`` of them."""
 
     async def aof_user(self, user: str, limit: int = 1000) -> list[LiveSession]: ...
+
+    def places_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
+        """Where at most ``limit`` live sessions of a user stand in the list; no session is looked
+        at, so that one that was thrown out is still among them."""
+
+    async def aplaces_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places: ...
 
     def sweep(self, limit: int = 200) -> int:
         """Drop index entries of sessions that expired, at most about ``limit``; how many were.

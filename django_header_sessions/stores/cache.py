@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -50,6 +50,7 @@ from .base import (
     Opened,
     Outage,
     Page,
+    Places,
     Queued,
     Terms,
     grain,
@@ -260,7 +261,7 @@ class CacheStore:
             return None
         return Opened(dict(record.fields), self._seen(session_id, record))
 
-    def get_many(self, session_ids: Collection[str]) -> list[LiveSession]:
+    def get_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
         found = map(self.get, session_ids)
         return [opened.session for opened in found if opened is not None]
 
@@ -276,7 +277,15 @@ class CacheStore:
     ) -> Page:
         self._no_list()
 
+    def page_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]:
+        self._no_list()
+
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
+        self._no_list()
+
+    def places_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
         self._no_list()
 
     def sweep(self, limit: int = 200) -> int:
@@ -332,8 +341,8 @@ class CacheStore:
     async def aget(self, session_id: str) -> Opened | None:
         return await _in_thread(self.get, session_id)
 
-    async def aget_many(self, session_ids: Collection[str]) -> list[LiveSession]:
-        return await _in_thread(self.get_many, session_ids)
+    async def aget_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
+        return await _in_thread(self.get_many, session_ids, user)
 
     async def acount(self) -> dict[Kind, int]:
         return await _in_thread(self.count)
@@ -347,8 +356,16 @@ class CacheStore:
     ) -> Page:
         return await _in_thread(self.page, limit, after, kinds, backward)
 
+    async def apage_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]:
+        return await _in_thread(self.page_each, limit, after, kinds, backward)
+
     async def aof_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         return await _in_thread(self.of_user, user, limit)
+
+    async def aplaces_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
+        return await _in_thread(self.places_of_user, user, limit, after)
 
     async def asweep(self, limit: int = 200) -> int:
         return await _in_thread(self.sweep, limit)
@@ -494,8 +511,11 @@ class CacheStore:
         return bool(written) or not new
 
     def _delete(self, session_id: str) -> bool:
+        # Some caches keep what expired until it is asked for, and delete it as if it were there.
+        there = self._read(session_id) is not None
         _asking(self._cache.delete_many, [f"hs:{kind}:{session_id}" for kind in "ct"])
-        return bool(_asking(self._cache.delete, _key(session_id)))
+        _asking(self._cache.delete, _key(session_id))
+        return there
 
     def _locked(self, session_id: str) -> AbstractContextManager[None]:
         return _cache_lock(self._cache, f"hs:l:{session_id}")
@@ -560,7 +580,8 @@ def _live(session_id: str, record: Record, seen: int, now: int, idle: int) -> Li
         user=record.user,
         created_ms=record.created,
         last_seen_ms=record.last_seen,
-        expires_ms=over,
+        # In its last grain, not written yet, it is over at any moment.
+        expires_ms=max(over, now),
         expires_in=max(over - now, 0),
         ip=record.origin.ip,
         user_agent=record.origin.user_agent,

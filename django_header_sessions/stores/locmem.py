@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from itertools import chain
+from typing import Any
 
 from django.core.cache import caches
 
 from ..fields import size
-from .base import ASK_AGAIN, HOUR, KINDS, Activity, Cursor, Kind, LiveSession, Memory, Page
-from .cache import CacheStore, Record, _now
+from .base import ASK_AGAIN, HOUR, KINDS, Activity, Cursor, Kind, LiveSession, Memory, Page, Places
+from .cache import CacheStore, Record, _key, _now
 from .turns import Turns
 
 _locks = [threading.RLock() for _ in range(64)]
@@ -32,6 +33,11 @@ class LocMemStore(CacheStore):
         self._index, self._taken = _indexes.setdefault(name, _Index()), _turns.setdefault(name, {})
 
     def count(self) -> dict[Kind, int]:
+        # LocMemCache throws entries out when there are more than MAX_ENTRIES, and tells nobody.
+        cache: Any = self._cache
+        for session_id in self._index.live(_now()):
+            if cache.make_key(_key(session_id)) not in cache._cache:
+                self._there(session_id)
         return self._index.count(_now())
 
     def page(
@@ -53,11 +59,29 @@ class LocMemStore(CacheStore):
             tuple(place for place, _ in there),
         )
 
+    def page_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]:
+        return {kind: self.page(limit, after.get(kind), [kind], backward) for kind in kinds}
+
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
-        found = [self._there(session_id) for session_id in self._index.of_user(user)]
-        # Between the two questions somebody else may have signed in.
-        sessions = [session for session in found if session is not None and session.user == user]
-        return sorted(sessions, key=lambda session: (session.created_ms, session.id))[:limit]
+        sessions: list[LiveSession] = []
+        after: str | None = ""
+        while after is not None and len(sessions) < limit:
+            part = self.places_of_user(user, limit, after)
+            found = [self._there(place.session_id) for place in part.places]
+            # Between the two questions somebody else may have signed in.
+            sessions += [one for one in found if one is not None and one.user == user]
+            after = part.next
+        return sorted(sessions[:limit], key=lambda session: (session.created_ms, session.id))
+
+    def places_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
+        places = self._index.of_user(user, after, _now())
+        return Places(places[:limit], places[limit - 1].session_id if places[limit:] else None)
+
+    def get_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
+        found = [self._there(session_id) for session_id in session_ids]
+        return [session for session in found if session is not None]
 
     def sweep(self, limit: int = 200) -> int:
         for session_id in list(self._taken):
@@ -77,7 +101,6 @@ class LocMemStore(CacheStore):
         record = self._read(session_id)
         if record is not None:
             return self._seen(session_id, record)
-        # LocMemCache throws entries out when there are more than MAX_ENTRIES.
         with self._locked(session_id):
             if self._read(session_id) is None and self._index.remove(session_id):
                 self._index.tally(_now(), expired=1)
@@ -87,14 +110,21 @@ class LocMemStore(CacheStore):
         self, session_id: str, record: Record, seen: int, idle: int, *, new: bool = False
     ) -> bool:
         with self._locked(session_id):
-            if not super()._write(session_id, record, seen, idle, new=new):
-                return False
-            _, gone = record.lifetime(seen, idle)
-            kind = Kind(record.transport, record.user is not None)
-            self._index.put(session_id, kind, gone, record.user, size(record.fields))
-            if new:
-                self._index.tally(_now(), created=1)
-            return True
+            written = False
+            try:
+                written = super()._write(session_id, record, seen, idle, new=new)
+            except BaseException:
+                # Whoever is stopped in the midst of it leaves the list as true as the cache.
+                written = self._read(session_id) == record
+                raise
+            finally:
+                if written:
+                    _, gone = record.lifetime(seen, idle)
+                    kind = Kind(record.transport, record.user is not None)
+                    self._index.put(session_id, kind, gone, record.user, size(record.fields))
+                    if new:
+                        self._index.tally(_now(), created=1)
+            return written
 
     def _answers(self) -> bool:
         return True
@@ -112,10 +142,10 @@ class LocMemStore(CacheStore):
             self._taken.pop(session_id, None)
 
     def _delete(self, session_id: str) -> bool:
-        listed = self._index.remove(session_id)
         self._taken.pop(session_id, None)
+        # The list last: an entry without a session is dropped on sight.
         there = super()._delete(session_id)
-        if listed:
+        if self._index.remove(session_id):
             self._index.tally(_now(), ended=int(there), expired=int(not there))
         return there
 
@@ -180,6 +210,14 @@ class _Index:
                 for start in range(last - (HOUR - 1) * 60_000, last + 1, 60_000)
             ]
 
+    def live(self, now: int) -> list[str]:
+        with self._lock:
+            return [
+                session_id
+                for ordered in self._by_expiry.values()
+                for _, session_id in ordered[_first_live(ordered, now) :]
+            ]
+
     def count(self, now: int) -> dict[Kind, int]:
         with self._lock:
             return {
@@ -212,9 +250,15 @@ class _Index:
                 parts.append(ordered[start:end])
         return sorted(chain(*parts), reverse=not backward)[:limit]
 
-    def of_user(self, user: str) -> list[str]:
+    def of_user(self, user: str, after: str, now: int) -> list[Cursor]:
         with self._lock:
-            return list(self._by_user.get(user, ()))
+            places = [
+                Cursor(self._entries[session_id][1], session_id)
+                for session_id in self._by_user.get(user, ())
+                if session_id > after
+            ]
+        places.sort(key=lambda place: place.session_id)
+        return [place for place in places if place.expires > now]
 
     def sweep(self, limit: int, now: int) -> int:
         with self._lock:

@@ -6,13 +6,18 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ..exceptions import SessionEnded, SessionSuperseded, SessionUnavailable
+from ..exceptions import (
+    ListingNotSupported,
+    SessionEnded,
+    SessionSuperseded,
+    SessionUnavailable,
+)
 from ..observer import observers
 from .base import Store
 
 VERBS = (
     "open create commit lock unlock open_context contexts end_context end end_many exists get "
-    "get_many count page of_user sweep activity memory"
+    "get_many count page page_each of_user places_of_user sweep activity memory"
 ).split()
 
 
@@ -68,4 +73,9 @@ def _failure(error: BaseException) -> str:
         return "unavailable"
     if isinstance(error, SessionSuperseded):
         return "superseded"
-    return "not there" if isinstance(error, SessionEnded) else "failed"
+    if isinstance(error, SessionEnded):
+        return "not there"
+    if isinstance(error, ListingNotSupported | OverflowError | TypeError):
+        return "refused"
+    # Whoever asked was cancelled, or is being stopped.
+    return "failed" if isinstance(error, Exception) else "given up"

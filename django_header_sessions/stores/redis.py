@@ -29,10 +29,9 @@ Each verb is written once, as steps: a generator that yields scripts and is sent
 
 from __future__ import annotations
 
-import heapq
 import struct
 import zlib
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -68,6 +67,7 @@ from .base import (
     Opened,
     Outage,
     Page,
+    Places,
     Queued,
     Terms,
 )
@@ -75,6 +75,7 @@ from .bell import Waiter
 from .servers import Call, Script, servers_of
 
 T = TypeVar("T")
+_Entry = tuple[int, str, bytes]
 Steps = Generator[Call | list[Call], Any, T]
 
 OPEN, CREATE, COMMIT, END, LOOK, PAGE, COUNT, USER, SWEEP, ACTIVITY = (
@@ -86,9 +87,16 @@ LOCK, UNLOCK, OPEN_CONTEXT, CONTEXTS, END_CONTEXT = (
     Script.load(name) for name in "lock unlock open_context contexts end_context".split()
 )
 
+LOOKED = 500
+"""Entries of a user that one script looks through, in some 2 ms."""
+
+SPARE = 4
+"""Entries that each of many buckets is asked for beyond its share, so that few are asked again."""
+
 NOT_THERE, SUPERSEDED, NO_CONTEXT, TAKEN = 0, 1, 3, -1
 META = b"\xff"
 _HEAD = struct.Struct(">15sqq")
+_PLACE = struct.Struct(">15sq")
 _LETTER = {"header": "h", "cookie": "c"}
 _TRANSPORT = {b"h": "header", b"c": "cookie"}
 _TALLIED = b"+-x"
@@ -194,11 +202,11 @@ class RedisStore:
     async def aget(self, session_id: str) -> Opened | None:
         return await self._arun(self._get(session_id))
 
-    def get_many(self, session_ids: Collection[str]) -> list[LiveSession]:
-        return self._run(self._get_many(session_ids))
+    def get_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
+        return self._run(self._get_many(session_ids, user))
 
-    async def aget_many(self, session_ids: Collection[str]) -> list[LiveSession]:
-        return await self._arun(self._get_many(session_ids))
+    async def aget_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
+        return await self._arun(self._get_many(session_ids, user))
 
     def count(self) -> dict[Kind, int]:
         return self._run(self._count())
@@ -224,11 +232,27 @@ class RedisStore:
     ) -> Page:
         return await self._arun(self._page(limit, after, kinds, backward))
 
+    def page_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]:
+        return self._run(self._page_each(limit, after, kinds, backward))
+
+    async def apage_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> dict[Kind, Page]:
+        return await self._arun(self._page_each(limit, after, kinds, backward))
+
     def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         return self._run(self._of_user(user, limit))
 
     async def aof_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         return await self._arun(self._of_user(user, limit))
+
+    def places_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
+        return self._run(self._places_of_user(user, limit, after))
+
+    async def aplaces_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
+        return await self._arun(self._places_of_user(user, limit, after))
 
     def sweep(self, limit: int = 200) -> int:
         return self._run(self._sweep(limit))
@@ -429,8 +453,8 @@ class RedisStore:
         answer = yield self._look(session_id, what="fields")
         return None if answer == NOT_THERE else _opened(session_id, answer)
 
-    def _get_many(self, session_ids: Collection[str]) -> Steps[list[LiveSession]]:
-        found = yield [self._look(session_id) for session_id in session_ids]
+    def _get_many(self, session_ids: Collection[str], user: str) -> Steps[list[LiveSession]]:
+        found = yield [self._look(session_id, user.encode()) for session_id in session_ids]
         return [
             _opened(session_id, answer).session
             for session_id, answer in zip(session_ids, found, strict=True)
@@ -444,53 +468,116 @@ class RedisStore:
     def _page(
         self, limit: int, after: Cursor | None, kinds: Collection[Kind], backward: bool
     ) -> Steps[Page]:
-        wanted = [at for at, kind in enumerate(KINDS) if not kinds or kind in kinds]
-        position = (after.expires, after.session_id) if after else ("", "")
-        parts = yield [
-            Call(PAGE, [bucket.indexes[at] for at in wanted], (limit, *position, int(backward)))
-            for bucket in self._buckets
-        ]
-        first = heapq.nsmallest if backward else heapq.nlargest
-        entries = first(
-            limit,
-            (
-                (int(expires), entry[:ID_LENGTH].decode(), entry[ID_LENGTH + 1 :])
-                for part in parts
-                for index in part
-                for entry, expires in zip(index[::2], index[1::2], strict=True)
-            ),
-        )
-        found = yield [self._look(session_id, user) for _, session_id, user in entries]
-        there = [
-            (Cursor(expires, session_id), _opened(session_id, answer).session)
-            for (expires, session_id, _), answer in zip(entries, found, strict=True)
-            if answer != NOT_THERE
-        ]
-        return Page(
-            [session for _, session in there],
-            Cursor(*entries[-1][:2]) if len(entries) == limit else None,
-            tuple(place for place, _ in there),
-        )
+        wanted = [kind for kind in KINDS if not kinds or kind in kinds]
+        lists = yield from self._listed(limit, [(kind, after) for kind in wanted], backward)
+        entries = sorted(chain(*lists), reverse=not backward)[:limit]
+        (page,) = yield from self._pages(limit, [entries])
+        return page
+
+    def _page_each(
+        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
+    ) -> Steps[dict[Kind, Page]]:
+        wanted = [(kind, after.get(kind)) for kind in kinds]
+        lists = yield from self._listed(limit, wanted, backward)
+        pages = yield from self._pages(limit, lists)
+        return dict(zip(kinds, pages, strict=True))
+
+    def _listed(
+        self, limit: int, wanted: Sequence[tuple[Kind, Cursor | None]], backward: bool
+    ) -> Steps[list[list[_Entry]]]:
+        """The first entries of each of some kinds, behind where each of them was left."""
+        share = self._share(limit)
+        lists: list[list[_Entry]] = [[] for _ in wanted]
+        left: dict[int, Cursor | None] = {at: after for at, (_, after) in enumerate(wanted)}
+        while left:
+            indexes = [KINDS.index(wanted[at][0]) for at in left]
+            args: list[str | int] = [share, int(backward)]
+            for place in left.values():
+                args += (place.expires, place.session_id) if place else ("", "")
+            parts = yield [
+                Call(PAGE, [bucket.indexes[index] for index in indexes], args)
+                for bucket in self._buckets
+            ]
+            for nth, at in enumerate(list(left)):
+                ends = []
+                entries: list[_Entry] = []
+                for part in parts:
+                    flat = part[nth]
+                    entries += (
+                        (int(expires), entry[:ID_LENGTH].decode(), entry[ID_LENGTH + 1 :])
+                        for entry, expires in zip(flat[::2], flat[1::2], strict=True)
+                    )
+                    if len(flat) == 2 * share:
+                        ends.append(entries[-1][:2])
+                # As far as all buckets were looked through.
+                end = (min if backward else max)(ends) if ends else None
+                if end is not None:
+                    entries = [
+                        one for one in entries if (one[:2] <= end if backward else one[:2] >= end)
+                    ]
+                lists[at] += sorted(entries, reverse=not backward)
+                if end is None or len(lists[at]) >= limit:
+                    del left[at], lists[at][limit:]
+                else:
+                    left[at] = Cursor(*end)
+        return lists
+
+    def _pages(self, limit: int, lists: Sequence[Sequence[_Entry]]) -> Steps[list[Page]]:
+        """The sessions of some lists, all of them asked for at once."""
+        answers = iter((yield [self._look(entry[1], entry[2]) for entry in chain(*lists)]))
+        pages = []
+        for entries in lists:
+            there = [
+                (Cursor(expires, session_id), _opened(session_id, answer).session)
+                for expires, session_id, _ in entries
+                if (answer := next(answers)) != NOT_THERE
+            ]
+            pages.append(
+                Page(
+                    [session for _, session in there],
+                    Cursor(*entries[-1][:2]) if len(entries) == limit else None,
+                    tuple(place for place, _ in there),
+                )
+            )
+        return pages
+
+    def _share(self, limit: int) -> int:
+        """How many to ask each bucket for, so that all of them together hold as many: of many
+        buckets each holds about as many as the others."""
+        return min(limit, 2 * limit // len(self._buckets) + SPARE)
 
     def _of_user(self, user: str, limit: int) -> Steps[list[LiveSession]]:
-        name = user.encode()
-        parts = yield [Call(USER, [bucket.users], (name, limit)) for bucket in self._buckets]
-        ids = [
-            entry[-ID_LENGTH:].decode()
-            for part in parts
-            for entry in part
-            # A user id that goes on with a NUL is another user's.
-            if len(entry) == len(name) + 1 + ID_LENGTH
-        ][:limit]
-        found = yield [self._look(session_id, name) for session_id in ids]
-        sessions = [
-            _opened(session_id, answer).session
-            for session_id, answer in zip(ids, found, strict=True)
-            if answer != NOT_THERE
+        sessions: list[LiveSession] = []
+        after: str | None = ""
+        while after is not None and len(sessions) < limit:
+            part = yield from self._places_of_user(user, limit, after)
+            found = yield from self._get_many([place.session_id for place in part.places], user)
+            # Between the two questions somebody else may have signed in.
+            sessions += [session for session in found if session.user == user]
+            after = part.next
+        return sorted(sessions[:limit], key=lambda session: (session.created_ms, session.id))
+
+    def _places_of_user(self, user: str, limit: int, after: str) -> Steps[Places]:
+        share = min(self._share(limit), LOOKED)
+        parts = yield [
+            Call(USER, [bucket.users, *bucket.signed_in, bucket.counters], (user, share, after))
+            for bucket in self._buckets
         ]
-        # Between the two questions somebody else may have signed in.
-        sessions = [session for session in sessions if session.user == user]
-        return sorted(sessions, key=lambda session: (session.created_ms, session.id))
+        # As far as all of them were looked through.
+        end = min((last.decode() for last, _ in parts if last), default=None)
+        places = sorted(
+            (
+                Cursor(expires, session_id.decode())
+                for _, live in parts
+                for session_id, expires in _PLACE.iter_unpack(live)
+            ),
+            key=lambda place: place.session_id,
+        )
+        if end is not None:
+            places = [place for place in places if place.session_id <= end]
+        if len(places) > limit:
+            places, end = places[:limit], places[limit - 1].session_id
+        return Places(places, end)
 
     def _sweep(self, limit: int) -> Steps[int]:
         each = -(-limit // len(self._buckets))
@@ -524,12 +611,15 @@ class RedisStore:
 class _Bucket:
     """The names of the keys that one bucket's scripts use."""
 
-    __slots__ = ("_contexts", "_lock", "_prefix", "counters", "indexes", "users")
+    __slots__ = ("_contexts", "_lock", "_prefix", "counters", "indexes", "signed_in", "users")
 
     def __init__(self, cache: BaseCache, tag: str) -> None:
         prefix = str(cache.make_key(f"hs{{{tag}}}"))
         self._prefix = f"{prefix}:s:"
         self.indexes = [f"{prefix}:i:{_LETTER[kind.transport]}{kind.signed_in:d}" for kind in KINDS]
+        self.signed_in = [
+            index for index, kind in zip(self.indexes, KINDS, strict=True) if kind.signed_in
+        ]
         self.users = f"{prefix}:u"
         self.counters = f"{prefix}:n"
         self._lock = (f"{prefix}:l:", f"{prefix}:q:", f"{prefix}:w:")

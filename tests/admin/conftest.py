@@ -13,10 +13,13 @@ from django_header_sessions.origin import Origin
 from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import Draft, Expiry, Terms
 
+from ..processes import Valkey
+
 LIST = "/admin/django_header_sessions/session/"
 TERMS = Terms(1_800_000, 43_200_000)
 
 SignIn = Callable[..., Client]
+Forward = Callable[[float], None]
 
 
 def page_of(session_id: str, view: str = "change") -> str:
@@ -41,6 +44,14 @@ def start(
         Draft(transport, encoded, pk, expiry, Origin(ip, agent)), TERMS
     )
     return key.id
+
+
+def cache_of(server: Valkey) -> dict[str, Any]:
+    return {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": server.url,
+        "OPTIONS": {"SOCKET_TIMEOUT": 5, "SOCKET_CONNECT_TIMEOUT": 5},
+    }
 
 
 @pytest.fixture

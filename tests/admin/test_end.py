@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.admin.models import DELETION, LogEntry
 from django.contrib.auth.models import User
+from django.db import DatabaseError, connection
 from django.test import Client
 
-from django_header_sessions import registry
+from django_header_sessions import admin, registry
+from django_header_sessions.admin import AT_ONCE, BATCH, LISTED
 from django_header_sessions.keys import make
 from django_header_sessions.signals import session_ended
 from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import Commit, Draft
 
-from .conftest import LIST, TERMS, SignIn, page_of, start
+from ..processes import Valkey
+from .conftest import LIST, TERMS, SignIn, cache_of, page_of, start
 
 pytestmark = pytest.mark.usefixtures("listing_store")
 
@@ -167,6 +172,149 @@ def test_all_sessions_of_a_user_are_ended_when_that_was_confirmed(
     assert len(log()) == 2
     response = client.post(url, {"post": "yes"}, follow=True)
     assert "That user has no live session." in response.content.decode()
+
+
+def submitted(page: str) -> dict[str, Any]:
+    """What a browser sends when the last form of ``page`` is sent off."""
+    form = page[page.rindex('<form method="post"') :]
+    found = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form)
+    # And no more of it than Django takes.
+    assert len(found) <= settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
+    return {name: [value for each, value in found if each == name] for name, _ in found}
+
+
+def test_thousands_of_sessions_of_a_user_are_ended_step_by_step(client: Client, ended: Any) -> None:
+    alice = User.objects.create_user("alice")
+    for _ in range(2 * AT_ONCE + 10):
+        start(alice)
+    other = start()
+    url = f"{LIST}user/{alice.pk}/end/"
+    page = client.get(url).content.decode()
+    assert "2010 sessions are about to end" in page.replace(",", "").replace("\xa0", "")
+    assert "and 1990 more" in page
+    assert page.count('/change/"><code>') == LISTED
+    for done, left in ((1000, 1010), (2000, 10)):
+        page = client.post(url, submitted(page)).content.decode()
+        assert f"{done} ended so far" in page
+        assert f"{left} are left." in page
+        assert f'<progress value="{done}" max="2010">' in page
+        assert len(log()) == done
+    response = client.post(url, submitted(page), follow=True)
+    assert "2010 sessions were ended." in response.content.decode()
+    assert len(log()) == len(ended) == 2010
+    assert registry.of_user(str(alice.pk)) == []
+    assert there(other) == [True]
+
+
+def test_a_page_that_asks_for_many_sends_back_what_it_was_sent(client: Client) -> None:
+    # With the token, the action and the button, as many as Django takes.
+    ids = [start() for _ in range(settings.DATA_UPLOAD_MAX_NUMBER_FIELDS - 4)]
+    chosen = {"action": "end_selected", "_selected_action": ids}
+    page = client.post(LIST, chosen).content.decode()
+    assert "996 sessions are about to end" in page
+    response = client.post(LIST, submitted(page), follow=True)
+    assert "996 sessions were ended." in response.content.decode()
+    assert not any(there(*ids))
+
+
+@pytest.mark.parametrize("kind", ["of a user", "selected"])
+def test_what_ended_before_the_store_went_away_is_written_down(
+    sign_in: SignIn, settings: Any, kind: str
+) -> None:
+    told: list[str] = []
+    with Valkey() as server:
+        settings.CACHES = {"default": cache_of(server)}
+        settings.HEADER_SESSIONS_BREAKER_SECONDS = 0
+        client = sign_in("view", "delete")
+        alice = User.objects.create_user("alice")
+        ids = [start(alice) for _ in range(2 * BATCH + 100)]
+
+        def lose(session_id: str, **kwargs: Any) -> None:
+            told.append(session_id)
+            if len(told) == BATCH + 1:
+                server.kill()
+
+        session_ended.connect(lose)
+        url = f"{LIST}user/{alice.pk}/end/" if kind == "of a user" else LIST
+        chosen = {"action": "end_selected", "_selected_action": ids}
+        # As a step that was not the first would be.
+        data = chosen if url == LIST else {"ended": "1000"}
+        response = client.post(url, {"post": "yes"} | data)
+        session_ended.disconnect(lose)
+    assert response.status_code == 503
+    count = 2 * BATCH if kind == "selected" else 1000 + 2 * BATCH
+    assert f"{count} sessions were ended before that." in response.content.decode()
+    assert len(told) == 2 * BATCH
+    written = log()
+    ended = {entry[1] for entry in written if entry[3].startswith("Ended the session of alice")}
+    assert ended == set(told)
+    # Nobody knows of the others of the batch that was lost.
+    tried = {entry[1] for entry in written if entry[3].startswith("Tried to end the session")}
+    assert tried == set(ids) - ended
+
+
+def test_what_somebody_else_ended_meanwhile_is_not_written_down(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "BATCH", 2)
+    ids = [start() for _ in range(4)]
+
+    def end_another(session_id: str, **kwargs: Any) -> None:
+        if session_id == ids[0]:
+            registry.end(ids[3])
+
+    session_ended.connect(end_another)
+    chosen = {"action": "end_selected", "_selected_action": ids, "post": "yes"}
+    response = client.post(LIST, chosen, follow=True)
+    session_ended.disconnect(end_another)
+    assert "3 sessions were ended." in response.content.decode()
+    assert {entry[1] for entry in log()} == set(ids[:3])
+    assert len(log()) == 3
+
+
+def test_what_cannot_be_written_down_is_not_ended(client: Client, ended: Any) -> None:
+    ids = [start() for _ in range(3)]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON django_admin_log "
+            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
+    chosen = {"action": "end_selected", "_selected_action": ids, "post": "yes"}
+    for url, data in ((LIST, chosen), (page_of(ids[0], "delete"), {"post": "yes"})):
+        with pytest.raises(DatabaseError, match="is full"):
+            client.post(url, data)
+    assert ended == []
+    assert all(there(*ids))
+
+
+def test_whoever_ends_all_of_their_own_sessions_ends_this_one_last(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "AT_ONCE", 2)
+    user = User.objects.get(username="staff")
+    own = (client.session.session_key or "")[:15]
+    ids = [start(user) for _ in range(5)]
+    url = f"{LIST}user/{user.pk}/end/"
+    page = client.get(url).content.decode()
+    assert "Your own session is among them" in page
+    for _ in range(10):
+        response = client.post(url, submitted(page))
+        if response.status_code == 302:
+            break
+        assert there(own) == [True]
+        page = response.content.decode()
+    assert response["Location"] == "/admin/"
+    assert not any(there(own, *ids))
+    assert {entry[1] for entry in log()} == {own, *ids}
+
+
+@pytest.mark.parametrize("count", ["x", "-1", "9" * 40, "é", "²"])
+def test_a_count_that_is_none_is_none(client: Client, count: str) -> None:
+    user = User.objects.create_user("alice")
+    start(user)
+    url = f"{LIST}user/{user.pk}/end/"
+    response = client.post(url, {"post": "yes", "ended": count}, follow=True)
+    assert "1 session was ended." in response.content.decode()
 
 
 def test_whoever_ends_their_own_session_is_told_and_signed_out(client: Client) -> None:

@@ -13,7 +13,7 @@ from .conftest import LIST, SignIn, page_of, start
 
 @pytest.fixture
 def session_id(db: None) -> str:
-    return start(User.objects.create_user("alice"), n=1)
+    return start(User.objects.create_user("alice"), ip="192.0.2.7", n=1)
 
 
 def views(session_id: str) -> list[str]:
@@ -64,8 +64,26 @@ def test_to_end_is_not_to_view(sign_in: SignIn, session_id: str) -> None:
     client = sign_in("delete")
     assert client.get(LIST).status_code == 403
     assert client.get(page_of(session_id)).status_code == 403
-    client.post(page_of(session_id, "delete"), {"post": "yes"})
+    page = client.get(page_of(session_id, "delete")).content.decode()
+    assert session_id in page
+    for seen in ("alice", "192.0.2.7", page_of(session_id), f'"{LIST}"'):
+        assert seen not in page
+    response = client.post(page_of(session_id, "delete"), {"post": "yes"}, follow=True)
     assert registry.get(session_id) is None
+    assert response.redirect_chain == [("/admin/", 302)]
+    assert "1 session was ended." in response.content.decode()
+    response = client.get(page_of(session_id, "delete"), follow=True)
+    assert response.redirect_chain == [("/admin/", 302)]
+    assert "no live session of that id" in response.content.decode()
+
+
+def test_nobody_without_a_permission_learns_which_sessions_there_are(
+    sign_in: SignIn, session_id: str
+) -> None:
+    client = sign_in()
+    for name in ("change", "delete", "history"):
+        for each in (session_id, "a" * 15):
+            assert client.get(page_of(each, name)).status_code == 403
 
 
 def test_nobody_adds_or_changes_a_session(sign_in: SignIn, session_id: str) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from html import unescape
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.contrib.sessions.serializers import JSONSerializer
+from django.core.management import call_command
 from django.test import Client
 from django.utils.html import strip_tags
 from django.views.debug import (
@@ -17,6 +20,7 @@ from django.views.debug import (
 
 from django_header_sessions import registry
 from django_header_sessions.keys import make
+from django_header_sessions.monitor import values as monitor
 from django_header_sessions.monitor.values import MOST
 from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import Commit, Draft
@@ -37,7 +41,7 @@ def rows(page: str) -> dict[str, tuple[str, str]]:
     """The size and the value of each field that a page shows."""
     body = page[page.index("hs-fields") :]
     return {
-        unescape(name): (size.replace("\xa0", " "), unescape(strip_tags(rest)).strip())
+        unescape(name): (strip_tags(size).replace("\xa0", " "), unescape(strip_tags(rest)).strip())
         for name, size, rest in re.findall(
             r'<tr><th scope="row"><code>(.*?)</code></th><td class="[^"]*">(.*?)</td>(.*?)</tr>',
             body,
@@ -122,6 +126,58 @@ def test_a_value_that_cannot_be_read_is_said_to_be(client: Client) -> None:
     assert values["fine"][1] == '"yes"'
 
 
+@pytest.mark.parametrize("depth", [50, 200, 480, 5000, 30_000])
+def test_a_value_that_is_nested_deeply_is_no_failure(client: Client, depth: int) -> None:
+    session_id = start(
+        raw={
+            "deep": b"\xff" + b"[" * depth + b"]" * depth,
+            "secret": b"\xff" + b'{"a":' * depth + b"1" + b"}" * depth,
+        },
+        fine="yes",
+    )
+    values = rows(shown(client, session_id))
+    assert values["fine"][1] == '"yes"'
+    assert values["secret"][1] in (STARS, "Cannot be read with SESSION_SERIALIZER.")
+    # How deep is too deep is for Python to say.
+    too_deep = ("Nested too deeply to be shown.", "Cannot be read with SESSION_SERIALIZER.")
+    assert values["deep"][1].startswith("[") or values["deep"][1] in too_deep
+    assert (values["deep"][1] in too_deep) or depth < 5000
+    out = StringIO()
+    call_command("header_sessions", "show", session_id, "--values", stdout=out)
+    assert '"yes"' in out.getvalue()
+
+
+class Stubborn(JSONSerializer):
+    """Makes objects that do not want to be looked at."""
+
+    def loads(self, data: bytes) -> Any:
+        return {"odd": self}
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_what_another_serializer_makes_of_a_value_is_no_failure(
+    client: Client, settings: Any
+) -> None:
+    session_id = start(raw={"odd": b"\xff{}"})
+    settings.SESSION_SERIALIZER = f"{__name__}.Stubborn"
+    # The session of whoever looks is read with it, too: they are not signed in by it any more.
+    found = registry.fields(session_id)
+    assert found is not None
+    (row,) = monitor.shown(found[1], None, values=True)
+    assert (row.value, row.readable) == ("Cannot be shown.", False)
+
+
+def test_who_is_signed_in_is_no_secret(client: Client) -> None:
+    user = User.objects.create_user("alice")
+    backend = "django.contrib.auth.backends.ModelBackend"
+    session_id = start(user, _auth_user_id=str(user.pk), _auth_user_backend=backend)
+    found = rows(shown(client, session_id))
+    assert found["_auth_user_id"][1] == f'"{user.pk}"'
+    assert found["_auth_user_backend"][1] == f'"{backend}"'
+
+
 def test_half_of_a_surrogate_pair_is_no_failure(client: Client) -> None:
     fields: dict[str, Any] = {"half \ud800": "other half \udc00"}
     session_id = start(**fields)
@@ -157,6 +213,26 @@ def test_an_id_of_no_session_leads_to_the_list_which_says_so(client: Client, nam
     assert "There is no live session of that id." in page
     # Somebody may have put a session key there.
     assert name not in page or name in ("..", "é", "x/y")
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_session_key_in_the_address_of_a_history_is_not_shown_again(
+    client: Client, ended: bool
+) -> None:
+    key, _ = get_store("default").create(Draft("header", {}), TERMS)
+    if ended:
+        registry.end(key.id)
+    response = client.get(page_of(str(key), "history"), follow=True)
+    assert response.redirect_chain == [(LIST, 302)]
+    page = response.content.decode()
+    assert "There is no live session of that id." in page
+    assert key[15:] not in page
+
+
+def test_a_session_to_which_nothing_was_done_has_a_history_that_says_so(client: Client) -> None:
+    page = client.get(page_of(start(), "history")).content.decode()
+    assert "Nothing was done to this session in the admin." in page
+    assert "added via" not in page
 
 
 def test_neither_the_key_nor_its_hash_is_on_any_page(client: Client) -> None:

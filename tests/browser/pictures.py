@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
         for name in ("alice", "bob", "carol", "dave")
     ]
     an_hour(users)
-    with site() as url, browser() as driver:
+    with site() as url, browser(1280, 900) as driver:
         driver.get(url + "/admin/login/?next=" + LIST)
         driver.find_element(By.NAME, "username").send_keys("admin")
         driver.find_element(By.NAME, "password").send_keys("admin")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from django_header_sessions import registry
@@ -17,6 +19,7 @@ from django_header_sessions.origin import Origin
 from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import Draft
 
+from ..processes import free_port
 from .desk import TERMS, browser, fill, site
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -121,7 +124,7 @@ def test_the_list_is_filtered_searched_and_paged(root: Page) -> None:
     root.follow("✖ Clear all filters")
     root.one("#searchbar").send_keys("alice")
     root.click("#changelist-search [type=submit]")
-    assert "All sessions of alice" in root.text
+    assert "Sessions of alice:" in root.text
     assert len(root.ids) == len(registry.of_user(str(alice.pk)))
     assert root.problems() == []
 
@@ -240,10 +243,96 @@ def test_a_cache_that_cannot_list_says_what_to_do(page: Page, settings: Any, tmp
     assert page.problems() == []
 
 
-def test_nothing_reaches_over_its_edge(root: Page) -> None:
-    fill(30, [])
-    for width in (1600, 1000, 480):
-        root.driver.set_window_size(width, 900)
+@pytest.mark.parametrize("secure", [True, False])
+def test_an_id_is_short_to_see_and_whole_to_copy(root: Page, secure: bool) -> None:
+    (session_id,) = fill(1, [])
+    root.open(f"{LIST}?q={session_id}")
+    shown, whole, selected = root.driver.execute_script(
+        """const link = document.querySelector("#result_list th.hs-id a");
+        getSelection().selectAllChildren(link);
+        return [link.clientWidth, link.scrollWidth, getSelection().toString()]"""
+    )
+    assert shown < whole
+    assert selected == session_id
+    root.click("#result_list th.hs-id a")
+    if not secure:
+        root.driver.execute_script(
+            "Object.defineProperty(navigator, 'clipboard', {value: undefined})"
+        )
+    root.one(".hs-copy").click()
+    WebDriverWait(root.driver, 10).until(lambda _: root.one(".hs-copy").text == "✓")
+    WebDriverWait(root.driver, 10).until(lambda _: root.one(".hs-copy").text == "Copy")
+    root.open(LIST)
+    root.one("#searchbar").send_keys(Keys.CONTROL, "v")
+    assert root.one("#searchbar").get_attribute("value") == session_id
+
+
+def test_all_sessions_of_a_user_end_step_by_step(
+    root: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_header_sessions.admin.AT_ONCE", 5)
+    alice = User.objects.create_user("alice")
+    store = get_store("default")
+    for _ in range(12):
+        store.create(Draft("header", {}, str(alice.pk)), TERMS)
+    root.open(LIST + "?q=alice")
+    root.follow("End all sessions of this user")
+    assert "All sessions of alice are about to end." in root.text
+    assert "12 sessions are about to end" in root.text
+    root.one("[value='Yes, end']").click()
+    # The pages in between go on by themselves.
+    WebDriverWait(root.driver, 10).until(lambda _: root.all(".messagelist .success"))
+    assert "12 sessions were ended." in root.one(".messagelist").text
+    assert registry.of_user(str(alice.pk)) == []
+    assert root.problems() == []
+
+
+def test_a_page_that_cannot_be_refreshed_says_so(
+    root: Page, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_header_sessions.admin.REFRESH", 1)
+    root.open(LIST + "?refresh=10")
+    stale = root.one("#header-sessions-stale")
+    assert not stale.is_displayed()
+    there = settings.CACHES
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django_redis.cache.RedisCache",
+            "LOCATION": f"redis://127.0.0.1:{free_port()}/0",
+        }
+    }
+    settings.HEADER_SESSIONS_BREAKER_SECONDS = 0
+    WebDriverWait(root.driver, 10).until(lambda _: stale.is_displayed())
+    assert re.search(r"it is as it was at \d", stale.text)
+    root.open(LIST)
+    assert "Sessions cannot be reached at the moment." in root.one("body").text
+    assert "Nobody was signed out." in root.one("body").text
+    settings.CACHES = there
+    root.open(LIST + "?refresh=10")
+    root.driver.execute_async_script("setTimeout(arguments[0], 1500)")
+    assert not root.one("#header-sessions-stale").is_displayed()
+
+
+TOO_WIDE = "return document.documentElement.scrollWidth - window.innerWidth"
+
+
+@pytest.mark.parametrize("language", ["en", "ar"])
+def test_nothing_reaches_over_its_edge(root: Page, settings: Any, language: str) -> None:
+    settings.LANGUAGE_CODE = language
+    name = "maximiliane-charlotte.von-und-zu-langenfeld@example-company.example.com"
+    user = User.objects.create_user(name)
+    fill(30, [str(user.pk)])
+    long = {"very_long_field_name_that_somebody_thought_was_a_good_idea" * 2: b"x" * 9000}
+    origin = Origin("2001:db8:85a3:8d3:1319:8a2e:370:7348", "x" * 64)
+    key, _ = get_store("default").create(Draft("header", long, str(user.pk), None, origin), TERMS)
+    for width in (1600, 1280, 1000, 400):
+        root.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+        )
+        for path in ("", "?idle=300", f"?user={user.pk}", f"{key.id}/change/", f"{key.id}/delete/"):
+            root.open(LIST + path)
+            assert root.driver.execute_script(TOO_WIDE) <= 0, (width, path)
         root.open(LIST)
         boxes = [
             root.driver.execute_script(
@@ -252,8 +341,11 @@ def test_nothing_reaches_over_its_edge(root: Page) -> None:
             )
             for box in root.all(".hs-figures > *")
         ]
-        for (_, right, top), (left, _, next_top) in pairwise(boxes):
-            assert next_top > top or left >= right
-        too_wide = "return document.documentElement.scrollWidth > window.innerWidth"
-        assert not root.driver.execute_script(too_wide)
-    root.driver.set_window_size(1600, 900)
+        for (left, right, top), (next_left, next_right, next_top) in pairwise(boxes):
+            assert next_top > top or next_left >= right or next_right <= left
+        if width >= 1280:
+            table = root.one(".results")
+            assert table.get_property("scrollWidth") <= table.get_property("clientWidth")
+            # And the list begins before the end of the first screen.
+            assert root.one("#result_list tbody tr").rect["y"] < 700
+    root.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -162,10 +162,11 @@ end
 """
 
 _LEVEL = r"""#!lua flags=allow-oom
-local moment = 0
+local moment = math.huge
 for _, key in ipairs(redis.call('KEYS', '*:s:*')) do
-  moment = math.max(moment, redis.call('PEXPIRETIME', key))
+  moment = math.min(moment, redis.call('PEXPIRETIME', key))
 end
+if moment == math.huge then return end
 for _, key in ipairs(redis.call('KEYS', '*')) do
   if key:find(':s:', 1, true) then
     redis.call('PEXPIREAT', key, moment)

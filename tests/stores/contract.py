@@ -40,6 +40,7 @@ from django_header_sessions.stores.base import (
     LiveSession,
     Opened,
     Page,
+    Places,
     Queued,
     Store,
     Terms,
@@ -226,8 +227,8 @@ class Verbs:
         ended: list[bool] = await self._ask("end_many", session_ids)
         return ended
 
-    async def get_many(self, session_ids: Collection[str]) -> list[LiveSession]:
-        sessions: list[LiveSession] = await self._ask("get_many", session_ids)
+    async def get_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
+        sessions: list[LiveSession] = await self._ask("get_many", session_ids, user)
         return sessions
 
     async def activity(self) -> list[Activity]:
@@ -243,6 +244,16 @@ class Verbs:
     ) -> Page:
         page: Page = await self._ask("page", limit, after, kinds, backward)
         return page
+
+    async def page_each(
+        self,
+        limit: int,
+        after: dict[Kind, Cursor] | None = None,
+        kinds: Collection[Kind] = KINDS,
+        backward: bool = False,
+    ) -> dict[Kind, Page]:
+        pages: dict[Kind, Page] = await self._ask("page_each", limit, after or {}, kinds, backward)
+        return pages
 
     async def walk(
         self,
@@ -271,6 +282,21 @@ class Verbs:
     async def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
         sessions: list[LiveSession] = await self._ask("of_user", user, limit)
         return sessions
+
+    async def places_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
+        places: Places = await self._ask("places_of_user", user, limit, after)
+        return places
+
+    async def walk_user(self, user: str, limit: int = 1000) -> list[Cursor]:
+        """The places of all parts, one after the other."""
+        places: list[Cursor] = []
+        after: str | None = ""
+        while after is not None:
+            part = await self.places_of_user(user, limit, after)
+            assert len(part.places) <= limit
+            places += part.places
+            after = part.next
+        return places
 
     async def sweep(self, limit: int = 200) -> int:
         dropped: int = await self._ask("sweep", limit)
@@ -1066,6 +1092,39 @@ class ListContract(Base):
             earlier = await verbs.page(30, place, backward=True)
             assert [session.id for session in earlier.sessions] == expected[:at][::-1]
 
+    async def test_each_kind_is_listed_on_its_own(self, verbs: Verbs) -> None:
+        assert await verbs.page_each(3) == {kind: Page([], None) for kind in KINDS}
+        ids: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+        for n in range(24):
+            kind = KINDS[n * 7 % 4 if n < 20 else 2]
+            expiry = Expiry("idle", (600 + 60 * n) * SECOND)
+            user = "7" if kind.signed_in else None
+            key = await verbs.create(transport=kind.transport, user=user, expiry=expiry)
+            ids[kind].insert(0, key.id)
+        for backward in (False, True):
+            step = -1 if backward else 1
+            walked: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+            after: dict[Kind, Cursor] = {}
+            kinds = list(KINDS)
+            for _ in range(9):
+                pages = await verbs.page_each(2, after, kinds, backward)
+                assert list(pages) == kinds
+                for kind, page in pages.items():
+                    walked[kind] += [session.id for session in page.sessions]
+                    assert len(page.sessions) == len(page.places) <= 2
+                    if page.next is None:
+                        kinds.remove(kind)
+                    else:
+                        after[kind] = page.next
+            assert kinds == []
+            assert walked == {kind: of_kind[::step] for kind, of_kind in ids.items()}
+        # From places of their own.
+        header = (await verbs.page_each(9, kinds=[KINDS[2]]))[KINDS[2]]
+        after = {KINDS[2]: header.places[3]}
+        pages = await verbs.page_each(1, after)
+        assert pages[KINDS[2]].sessions[0].id == ids[KINDS[2]][4]
+        assert pages[KINDS[1]].sessions[0].id == ids[KINDS[1]][0]
+
     async def test_a_use_moves_a_session_up(self, verbs: Verbs) -> None:
         keys = []
         for _ in range(3):
@@ -1210,6 +1269,57 @@ class ListContract(Base):
         ]
         assert len(some) == 4
 
+    async def test_what_expired_does_not_hide_the_live_sessions_of_a_user(
+        self, verbs: Verbs
+    ) -> None:
+        for n in range(30):
+            await verbs.create(user="7", transport=("header", "cookie")[n % 2])
+        verbs.bench.forward(IDLE + GRAIN + 1)
+        live = [(await verbs.create(user="7")).id for _ in range(3)]
+        assert {session.id for session in await verbs.of_user("7", limit=5)} == set(live)
+        assert len(await verbs.of_user("7", limit=2)) == 2
+        assert sorted(place.session_id for place in await verbs.walk_user("7", 2)) == sorted(live)
+
+    async def test_the_sessions_of_a_user_are_listed_in_parts(self, verbs: Verbs) -> None:
+        expected = {}
+        for n in range(23):
+            transport = ("header", "cookie")[n % 2]
+            expiry = Expiry("idle", (600 + 60 * n) * SECOND)
+            key = await verbs.create(user="7", transport=transport, expiry=expiry)
+            expected[key.id] = n
+            await verbs.create(user="77")
+        for limit in (1, 5, 22, 23, 24, 1000):
+            places = await verbs.walk_user("7", limit)
+            assert [place.session_id for place in places] == sorted(expected)
+        # A place is that of the list of all sessions.
+        listed = {
+            one.id: place
+            for page in [await verbs.page(1000)]
+            for one, place in zip(page.sessions, page.places, strict=True)
+        }
+        assert {place.session_id: place for place in places} == {
+            id_: listed[id_] for id_ in expected
+        }
+        assert await verbs.places_of_user("7", after="zzzzzzzzzzzzzzz") == Places([], None)
+        assert await verbs.places_of_user("nobody") == Places([], None)
+        # Whatever ends meanwhile, the others are met once.
+        part = await verbs.places_of_user("7", 5)
+        for place in part.places[-2:]:
+            await verbs.end(place.session_id)
+        assert part.next is not None
+        rest = await verbs.places_of_user("7", 1000, part.next)
+        assert [place.session_id for place in rest.places] == sorted(expected)[5:]
+
+    async def test_what_was_thrown_out_of_a_users_list_is_pruned_on_sight(
+        self, verbs: Verbs
+    ) -> None:
+        lost, stays = [await verbs.create(user="7") for _ in range(2)]
+        verbs.bench.lose(lost.id)
+        assert [one.id for one in await verbs.get_many([lost.id, stays.id], "7")] == [stays.id]
+        assert [place.session_id for place in await verbs.walk_user("7")] == [stays.id]
+        assert await verbs.total() == 1
+        assert lost.id.encode() not in verbs.bench.dump()
+
     async def test_users_whose_ids_begin_alike_are_told_apart(self, verbs: Verbs) -> None:
         users = ["1", "12", "1\x00", "1\x002", "1\x00" + "a" * 15, "\x00", "é", "1 ", "1\x01"]
         users += ["00000000-0000-0000-0000-000000000001", "😀", "x" * 300, "[1", "(1", "-", "+"]
@@ -1217,6 +1327,8 @@ class ListContract(Base):
         for user in users:
             sessions = await verbs.of_user(user)
             assert sorted(session.id for session in sessions) == sorted(keys[user]), user
+            places = await verbs.walk_user(user, 1)
+            assert [place.session_id for place in places] == sorted(keys[user]), user
             assert {session.user for session in sessions} == {user}
         for user in users:
             for session_id in keys.pop(user):

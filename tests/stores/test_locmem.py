@@ -50,6 +50,8 @@ async def test_what_was_culled_is_never_shown(
     keys = [await verbs.create({"a": b"1"}, user=f"{n % 4}") for n in range(100)]
     there = {key.id for key in keys if await verbs.exists(key)}
     assert 0 < len(there) <= 30
+    # Before anybody came upon what is gone.
+    assert await verbs.total() == len(there)
     assert {session.id for session in await verbs.of_user("1")} <= there
     assert set(await verbs.walk(7)) == there
     assert await verbs.total() == len(there)

@@ -199,8 +199,38 @@ async def test_commands_and_round_trips_are_as_few_as_promised(
     await costs(verbs.count(), 1)
     await costs(verbs.of_user("7"), 2)
     await costs(verbs.page(), 2, commands=3)
+    await costs(verbs.page_each(5), 2, commands=3)
     await costs(verbs.sweep(), 1)
     await costs(verbs.end(key.id), 1)
+
+
+async def test_a_page_is_whole_where_one_bucket_holds_more_than_its_share(
+    verbs: Verbs, valkey: Valkey, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_header_sessions.stores.redis.SPARE", 1)
+    settings.HEADER_SESSIONS_BUCKETS = 16
+    some = Verbs(RedisBench(open_store(), valkey.client), verbs.mode)
+    some.checking = False
+    ids = [
+        (await some.create(user="7", expiry=Expiry("idle", HOUR + n * 1000))).id for n in range(60)
+    ]
+    for limit in (1, 7, 30, 59, 60, 61):
+        page = await some.page(limit)
+        assert [session.id for session in page.sessions] == ids[::-1][:limit]
+        assert await some.walk(limit) == ids[::-1]
+        assert await some.walk(limit, backward=True) == ids
+    assert {one.id for one in await some.of_user("7")} == set(ids)
+    assert len(await some.of_user("7", 30)) == 30
+
+
+async def test_many_are_ended_in_parts_that_hold_nobody_up(verbs: Verbs, traffic: Watch) -> None:
+    keys = [await verbs.create() for _ in range(200)]
+    await verbs.end(make().id)
+    with traffic() as seen:
+        ended = await verbs.end_many([key.id for key in keys])
+    assert ended == [True] * 200
+    # A server runs what it was sent at once without looking at others.
+    assert (len(seen.commands), seen.round_trips) == (200, 4)
 
 
 async def test_buckets_are_asked_sixty_four_at_once(

@@ -64,7 +64,10 @@ def reading(verbs: Verbs, key: SessionKey) -> dict[str, Callable[[], Awaitable[A
         "get": partial(verbs.get, key.id),
         "count": verbs.count,
         "page": verbs.page,
+        "page_each": partial(verbs.page_each, 5),
         "of_user": partial(verbs.of_user, "7"),
+        "places_of_user": partial(verbs.places_of_user, "7"),
+        "get_many": partial(verbs.get_many, [key.id], "7"),
         "sweep": verbs.sweep,
         "lock": partial(lock_and_unlock, verbs, key),
         "contexts": partial(verbs.contexts, key.id),
@@ -306,7 +309,7 @@ async def test_a_bug_is_not_taken_for_an_outage(
     for name in valkey.client.keys("*"):
         valkey.client.set(name, "not what it was")
     shown = {name: verb for name, verb in every(verbs, key).items() if "no session" not in name}
-    for name in ("open", "get", "exists", "count", "page", "of_user", "commit", "sweep"):
+    for name in "open get exists count page of_user get_many commit sweep".split():
         with pytest.raises(ResponseError, match="WRONGTYPE"):
             await shown[name]()
 

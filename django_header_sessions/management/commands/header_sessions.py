@@ -6,6 +6,7 @@ import json
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -14,21 +15,25 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.template.defaultfilters import filesizeformat
 
 from ... import registry
-from ...exceptions import SessionError
+from ...exceptions import SessionError, SessionUnavailable
 from ...monitor.people import ids_named, users_of
+from ...monitor.query import place_text, read_place
 from ...monitor.values import shown
-from ...monitor.words import agent, duration, moment, printable
-from ...registry import LiveSession, Overview
+from ...monitor.words import agent, duration, printable, timestamp
+from ...registry import Cursor, LiveSession, Overview, Progress
 
-ALARMED = 2
-"""Exit status while an alarm stands."""
+ALARMED = 3
+"""Exit status while an alarm stands: 1 is an error, and 2 a command line that makes no sense."""
 REASON = "command"
 STEP = 1000
 """Sessions after which a long work says how far it is, where it does not write to a terminal."""
 
 
 class Command(BaseCommand):
-    help = "Shows live sessions, and ends them. Exits with 2 while an alarm stands."
+    help = (
+        "Shows live sessions, and ends them. Exits with 1 after an error, with 2 where it was not "
+        f"called as it should be, and stats and watch exit with {ALARMED} while an alarm stands."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -43,6 +48,7 @@ class Command(BaseCommand):
         listing = verb("list", self.verb_list, "live sessions, latest to expire first")
         listing.add_argument("--user", metavar="NAME", help="those of this user alone")
         listing.add_argument("--limit", type=positive, default=100, help="at most so many (100)")
+        listing.add_argument("--after", type=place, metavar="PLACE", help="go on from there")
         show = verb("show", self.verb_show, "one session, and the names and sizes of its fields")
         show.add_argument("id")
         show.add_argument("--values", action="store_true", help="what the fields hold, masked")
@@ -78,22 +84,25 @@ class Command(BaseCommand):
                 self._say(line)
         self._alarm(figures)
 
-    def verb_list(self, *, user: str | None, limit: int, **options: Any) -> None:
-        if user is None:
-            sessions = registry.page(limit).sessions
-        else:
-            found = [one for user_id in self._ids_of(user) for one in registry.of_user(user_id)]
-            sessions = sorted(found, key=lambda one: one.expires_ms, reverse=True)[:limit]
+    def verb_list(
+        self, *, user: str | None, limit: int, after: Cursor | None, **options: Any
+    ) -> None:
+        of = [] if user is None else self._ids_of(user)
+        listed: list[dict[str, Any]] = []
+        count = 0
+        while True:
+            page = registry.page(limit - count, after, users=of)
+            count, after = count + len(page.sessions), page.next
+            if options["json"]:
+                listed += map(session_json, page.sessions)
+            else:
+                self._rows(page.sessions)
+            if after is None or count >= limit:
+                break
         if options["json"]:
-            self._json([session_json(one) for one in sessions])
-            return
-        users = users_of(sessions)
-        for one in sessions:
-            self._say(
-                f"{one.id}  {self._name(one, users):<20}  {one.transport:<6}  {one.ip or '-':<15}  "
-                f"{agent(one.user_agent) or '-':<24}  idle {duration(one.idle_ms):<12}  "
-                f"expires in {duration(one.expires_in):<12}  {_bytes(one.size)}"
-            )
+            self._json({"sessions": listed, "next": after and place_text(after)})
+        elif after is not None:
+            self.stderr.write(f"There are more: --after {place_text(after)}", style_func=str)
 
     def verb_show(self, *, id: str, values: bool, **options: Any) -> None:  # noqa: A002  its name
         found = registry.fields(id)
@@ -114,9 +123,9 @@ class Command(BaseCommand):
             ("transport", session.transport),
             ("ip", session.ip or "-"),
             ("user agent", session.user_agent or "-"),
-            ("created", f"{moment(session.created)}, {duration(session.age_ms)} ago"),
-            ("last seen", f"{moment(session.last_seen)}, {duration(session.idle_ms)} ago"),
-            ("expires", f"{moment(session.expires)}, in {duration(session.expires_in)}"),
+            ("created", f"{timestamp(session.created)}, {duration(session.age_ms)} ago"),
+            ("last seen", f"{timestamp(session.last_seen)}, {duration(session.idle_ms)} ago"),
+            ("expires", f"{timestamp(session.expires)}, in {duration(session.expires_in)}"),
         ):
             self._say(f"{name:<11} {text}")
         for row in rows:
@@ -134,19 +143,19 @@ class Command(BaseCommand):
     ) -> None:
         if sum(map(bool, (ids, user is not None, anonymous_older_than))) != 1:
             raise CommandError("Name ids, or --user, or --anonymous-older-than: one of them.")
-        progress = self._progress(options)
         missing: list[str] = []
-        if user is not None:
-            count = sum(
-                len(registry.end_user(user_id, REASON, progress)) for user_id in self._ids_of(user)
-            )
-        elif anonymous_older_than is not None:
-            older_than = timedelta(seconds=anonymous_older_than)
-            count = registry.end_anonymous(older_than, REASON, progress)
-        else:
-            ended = registry.end_many(ids, REASON, progress)
-            missing = sorted(set(ids) - set(ended))
-            count = len(ended)
+        with self._progress(options, "{done} ended of {looked} looked at") as progress:
+            if user is not None:
+                count = 0
+                for user_id in self._ids_of(user):
+                    count += len(registry.end_user(user_id, REASON, progress))
+            elif anonymous_older_than is not None:
+                older_than = timedelta(seconds=anonymous_older_than)
+                count = registry.end_anonymous(older_than, REASON, progress)
+            else:
+                ended = registry.end_many(ids, REASON, progress)
+                missing = sorted(set(ids) - set(ended))
+                count = len(ended)
         if options["json"]:
             self._json({"ended": count})
         else:
@@ -156,33 +165,43 @@ class Command(BaseCommand):
             raise CommandError(f"{len(missing)} of these ids are of no live session.")
 
     def verb_sweep(self, **options: Any) -> None:
-        progress, count = self._progress(options), 0
-        while dropped := registry.sweep():
-            count += dropped
-            progress(count)
+        count = 0
+        with self._progress(options, "{done} swept") as progress:
+            while dropped := registry.sweep():
+                count += dropped
+                progress(count, count)
         if options["json"]:
             self._json({"swept": count})
-        else:
+        elif registry.lists():
             self.stdout.write(f"{count} expired sessions swept.")
+        else:
+            self.stdout.write("This cache keeps no list of its sessions: there is none to sweep.")
 
     def verb_watch(self, *, every: int, times: int | None, **options: Any) -> None:
+        figures: Overview | None = None
+        outage: SessionUnavailable | None = None
         try:
             while True:
-                figures = registry.overview()
+                # An outage is what somebody watches for: it does not end the watch.
+                try:
+                    figures, outage = registry.overview(), None
+                except SessionUnavailable as error:
+                    figures, outage = None, error
                 if options["json"]:
-                    self._json(overview_json(figures))
+                    self._json(overview_json(figures) if figures else {"error": str(outage)})
                 else:
-                    # Home, and each line to its end, and the rest: nothing flickers.
-                    screen = "\x1b[K\n".join(overview_lines(figures))
-                    self.stdout.write(f"\x1b[H{screen}\x1b[K\n\x1b[J", ending="")
+                    self._screen([*overview_lines(figures)] if figures else [f"DOWN: {outage}"])
                 self.stdout.flush()
                 times = times and times - 1
                 if times == 0:
                     break
                 time.sleep(every)
         except KeyboardInterrupt:
-            return
-        self._alarm(figures)
+            pass
+        if outage is not None:
+            raise CommandError(str(outage))
+        if figures is not None:
+            self._alarm(figures)
 
     def verb_doctor(self, **options: Any) -> None:
         # What a system check may not look at, since it must not connect.
@@ -200,9 +219,26 @@ class Command(BaseCommand):
 
     # What they have in common.
 
+    def _rows(self, sessions: list[LiveSession]) -> None:
+        users = users_of(sessions)
+        for one in sessions:
+            self._say(
+                f"{one.id}  {self._name(one, users):<20}  {one.transport:<6}  {one.ip or '-':<15}  "
+                f"{agent(one.user_agent) or '-':<24}  idle {duration(one.idle_ms):<12}  "
+                f"expires in {duration(one.expires_in):<12}  {_bytes(one.size)}"
+            )
+
+    def _screen(self, lines: list[str]) -> None:
+        if self.stdout.isatty():
+            # Home, and each line to its end, and the rest: nothing flickers.
+            lines = [_printable(line) + "\x1b[K" for line in lines]
+            self.stdout.write("\x1b[H" + "\n".join([*lines, "\x1b[J"]), ending="")
+        else:
+            for line in [*lines, ""]:
+                self._say(line)
+
     def _say(self, line: str) -> None:
-        # What clients sent must not steer the terminal.
-        self.stdout.write("".join(c if c.isprintable() else "?" for c in printable(line)))
+        self.stdout.write(_printable(line))
 
     def _json(self, value: Any) -> None:
         self.stdout.write(json.dumps(value))
@@ -223,21 +259,31 @@ class Command(BaseCommand):
         user = users.get(session.user)
         return str(user.get_username()) if user is not None else f"#{session.user}"
 
-    def _progress(self, options: dict[str, Any]) -> Callable[[int], None]:
+    @contextmanager
+    def _progress(self, options: dict[str, Any], text: str) -> Iterator[Progress]:
+        """Says how far it is: on a terminal all the time, and elsewhere now and then."""
+        quiet = options["json"] or options["verbosity"] == 0
+        terminal = self.stderr.isatty()
         told = 0
 
-        def tell(count: int) -> None:
+        def tell(done: int, looked: int) -> None:
             nonlocal told
-            if options["json"] or options["verbosity"] == 0:
+            line = text.format(done=done, looked=looked)
+            if quiet:
                 return
-            if self.stderr.isatty():
-                self.stderr.write(f"\r{count} …", style_func=str, ending="")
+            if terminal:
+                self.stderr.write(f"\r{line} …\x1b[K", style_func=str, ending="")
                 self.stderr.flush()
-            elif count // STEP > told // STEP:
-                self.stderr.write(f"{count} so far", style_func=str)
-            told = count
+            elif looked // STEP > told // STEP:
+                self.stderr.write(line, style_func=str)
+            told = looked
 
-        return tell
+        try:
+            yield tell
+        finally:
+            if terminal and told:
+                self.stderr.write("\r\x1b[K", style_func=str, ending="")
+                self.stderr.flush()
 
 
 def positive(text: str) -> int:
@@ -249,6 +295,14 @@ def positive(text: str) -> int:
     if number < 1:
         raise ArgumentTypeError(f"{text!r} is no whole number from 1")
     return number
+
+
+def place(text: str) -> Cursor:
+    """Where a list went no further, for argparse."""
+    found = read_place(text)
+    if found is None:
+        raise ArgumentTypeError("that is not where a list ended")
+    return found
 
 
 def session_json(session: LiveSession) -> dict[str, Any]:
@@ -303,7 +357,7 @@ def overview_lines(figures: Overview) -> Iterator[str]:
         yield f"memory         {_bytes(memory.used)}{limit}{policy}"
     if figures.oldest is not None:
         idle = duration(figures.oldest.idle_ms)
-        yield f"oldest         {figures.oldest.id}, last used {idle} ago"
+        yield f"longest idle   {idle}: {figures.oldest.id}"
     hour = figures.activity
     yield (
         f"last hour      {sum(one.created for one in hour)} created, "
@@ -321,6 +375,11 @@ def alarm_lines(figures: Overview) -> Iterator[str]:
             yield f"ALARM: {alarm.value} live sessions, more than {alarm.limit}."
         else:
             yield f"ALARM: {_bytes(alarm.value)} of memory, more than {_bytes(alarm.limit)}."
+
+
+def _printable(line: str) -> str:
+    # What clients sent must not steer the terminal.
+    return "".join(c if c.isprintable() else "?" for c in printable(line))
 
 
 def _bars(numbers: list[int]) -> str:

@@ -1,17 +1,22 @@
 "use strict";
-// Copies ids, and refreshes the list where its address asks for it. All pages work without.
+// Copies ids, refreshes the list where its address asks for it, and goes on with work that takes
+// several requests. All pages work without.
 {
     const parts = ["header-sessions-figures", "header-sessions-list"];
 
     function copyable() {
         document.querySelectorAll("[data-copy]").forEach((button) => {
-            if (!navigator.clipboard) {
-                return;
-            }
             button.hidden = false;
             const text = button.textContent;
+            const copied = document.getElementById(button.dataset.copy);
             button.addEventListener("click", async () => {
-                await navigator.clipboard.writeText(button.dataset.copy);
+                if (navigator.clipboard) {
+                    await navigator.clipboard.writeText(copied.textContent);
+                } else {
+                    // Without HTTPS there is no clipboard but the old one.
+                    getSelection().selectAllChildren(copied);
+                    document.execCommand("copy");
+                }
                 button.textContent = "✓";
                 setTimeout(() => { button.textContent = text; }, 1500);
             });
@@ -25,24 +30,38 @@
         return document.hidden || chosen || list.contains(document.activeElement);
     }
 
+    async function fetched() {
+        try {
+            const response = await fetch(location.href, {credentials: "same-origin"});
+            if (!response.ok || response.redirected) {
+                return null;
+            }
+            return new DOMParser().parseFromString(await response.text(), "text/html");
+        } catch {
+            return null;
+        }
+    }
+
+    let asOf = new Date();
+
     async function refresh() {
         if (busy()) {
             return;
         }
-        let page;
-        try {
-            const response = await fetch(location.href, {credentials: "same-origin"});
-            if (!response.ok || response.redirected) {
-                return;
-            }
-            page = new DOMParser().parseFromString(await response.text(), "text/html");
-        } catch {
-            return;  // the next time, perhaps
-        }
-        const fresh = parts.map((id) => page.getElementById(id));
-        if (busy() || fresh.includes(null)) {
+        const page = await fetched();
+        const fresh = parts.map((id) => page && page.getElementById(id));
+        const stale = document.getElementById("header-sessions-stale");
+        if (fresh.includes(null)) {
+            // The next time, perhaps; until then it is to be seen that this is old.
+            stale.querySelector("time").textContent = asOf.toLocaleTimeString();
+            stale.hidden = false;
             return;
         }
+        stale.hidden = true;
+        if (busy()) {
+            return;
+        }
+        asOf = new Date();
         parts.forEach((id, at) => document.getElementById(id).replaceWith(fresh[at]));
         const boxes = document.querySelectorAll("tr input.action-select");
         if (boxes.length && window.Actions) {
@@ -56,5 +75,6 @@
         if (list && list.dataset.refresh) {
             setInterval(refresh, 1000 * Number(list.dataset.refresh));
         }
+        document.querySelectorAll("form[data-go-on]").forEach((form) => form.submit());
     });
 }

@@ -1,22 +1,22 @@
 #!lua flags=allow-oom
 -- Part of the list of live sessions, latest to expire first, or backward: first to expire first.
 -- KEYS  the indexes to list
--- ARGV  1 how many of each  2 expiry and  3 id that the part before ended with, or '' and ''
---       4 '1' for backward
+-- ARGV  1 how many of each  2 '1' for backward
+--       3… for each index, expiry and id that the part before ended with, or '' and ''
 -- Answers, for each index, {entries and their expiries in turn}. Of sessions that expire in the same
 -- millisecond those of greater ids come first; backward, those of lesser ids.
 local now = clock()
 
-local function forward(index)
+local function forward(index, expires, id)
   local first = 0
-  if ARGV[2] ~= '' then
+  if expires ~= '' then
     -- The entries of that very millisecond, however many, are searched by halves.
-    first = redis.call('ZCOUNT', index, '(' .. ARGV[2], '+inf')
-    local last = redis.call('ZCOUNT', index, ARGV[2], '+inf')
+    first = redis.call('ZCOUNT', index, '(' .. expires, '+inf')
+    local last = redis.call('ZCOUNT', index, expires, '+inf')
     while first < last do
       local middle = math.floor((first + last) / 2)
       local entry = redis.call('ZRANGE', index, middle, middle, 'REV')[1]
-      if entry:sub(1, 15) < ARGV[3] then last = middle else first = middle + 1 end
+      if entry:sub(1, 15) < id then last = middle else first = middle + 1 end
     end
   end
   local found = redis.call('ZRANGE', index, first, first + ARGV[1] - 1, 'REV', 'WITHSCORES')
@@ -28,15 +28,15 @@ local function forward(index)
   return live
 end
 
-local function backward(index)
+local function backward(index, expires, id)
   local first = redis.call('ZCOUNT', index, '-inf', '(' .. now)
-  if ARGV[2] ~= '' then
-    local before = redis.call('ZCOUNT', index, '-inf', '(' .. ARGV[2])
-    local last = redis.call('ZCOUNT', index, '-inf', ARGV[2])
+  if expires ~= '' then
+    local before = redis.call('ZCOUNT', index, '-inf', '(' .. expires)
+    local last = redis.call('ZCOUNT', index, '-inf', expires)
     while before < last do
       local middle = math.floor((before + last) / 2)
       local entry = redis.call('ZRANGE', index, middle, middle)[1]
-      if entry:sub(1, 15) > ARGV[3] then last = middle else before = middle + 1 end
+      if entry:sub(1, 15) > id then last = middle else before = middle + 1 end
     end
     first = math.max(first, before)
   end
@@ -44,7 +44,8 @@ local function backward(index)
 end
 
 local parts = {}
-for _, index in ipairs(KEYS) do
-  parts[#parts + 1] = ARGV[4] == '1' and backward(index) or forward(index)
+local list = ARGV[2] == '1' and backward or forward
+for at, index in ipairs(KEYS) do
+  parts[at] = list(index, ARGV[2 * at + 1], ARGV[2 * at + 2])
 end
 return parts
