@@ -5,6 +5,7 @@ from contextvars import copy_context
 from typing import Any
 
 import pytest
+from _pytest.runner import runtestprotocol
 from django.core.cache import caches
 
 from django_header_sessions.stores import get_store
@@ -16,6 +17,19 @@ pytest.register_assert_rewrite(
 
 from .processes import Valkey  # noqa: E402
 from .stores.bench import LocMemBench, RedisBench  # noqa: E402
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Runs each test in a context of its own.
+
+    Django keeps caches in the context that asks for them, under a new variable after each change of
+    the settings, and all variables are copied at each hop of a thread in all tests that follow.
+    """
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    copy_context().run(runtestprotocol, item, nextitem=nextitem)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
 
 
 @pytest.fixture(scope="session")
@@ -69,12 +83,6 @@ def any_store(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> S
 @pytest.fixture(autouse=True)
 def _empty_locmem() -> Iterator[None]:
     yield
-    # In a context of its own: Django keeps a cache in the context that asks for it, and what is in
-    # that of the tests is copied at each hop of a thread in all tests that follow.
-    copy_context().run(_empty)
-
-
-def _empty() -> None:
     # A LocMemCache lives as long as its process, and so do its sessions.
     store = get_store("default")
     caches["default"].clear()
