@@ -415,6 +415,25 @@ async def test_a_session_that_is_made_signed_in_counts(
     assert [live.id for live in registry.of_user("7")] == [opened.key.id]
 
 
+def test_of_more_than_a_store_tells_at_once_the_oldest_are_ended(
+    listing_store: Store, settings: Any
+) -> None:
+    def signed_in() -> str:
+        session = SessionStore(transport="header")
+        session["_auth_user_id"] = "7"
+        session.save()
+        assert session.session_key is not None
+        return session.session_key.id
+
+    for _ in range(1005):
+        signed_in()
+    settings.HEADER_SESSIONS_MAX_PER_USER = 3
+    last = signed_in()
+    left = registry.of_user("7")
+    assert len(left) == 3
+    assert last in {session.id for session in left}
+
+
 async def test_what_is_no_sign_in_ends_nobody(
     listed: Sessions, ended: list[tuple[str, str]], settings: Any
 ) -> None:
