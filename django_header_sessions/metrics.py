@@ -122,7 +122,7 @@ class Counters:
         self.seconds.labels(verb).observe(seconds)
         if outcome in ("unavailable", "failed"):
             self.errors.labels(verb).inc()
-        if verb == "open":
+        if verb in ("open", "lock") and outcome != "queued":
             self.opens.labels(outcome).inc()
         elif verb == "commit":
             self.commits.labels(outcome).inc()

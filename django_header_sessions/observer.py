@@ -10,9 +10,9 @@ class Observer(Protocol):
 
     def asked(self, verb: str, seconds: float, outcome: str) -> None:
         """A store was asked: what, for how long, and what became of it: ``"done"``,
-        ``"not there"``, ``"superseded"``, ``"refused"`` (what was asked for cannot be done: a
-        counter that holds no integer, a list where there is none), ``"given up"`` by whoever
-        asked, ``"unavailable"`` or ``"failed"``."""
+        ``"queued"`` (others have the session locked), ``"not there"``, ``"superseded"``,
+        ``"refused"`` (what was asked for cannot be done: a counter that holds no integer, a list
+        where there is none), ``"given up"`` by whoever asked, ``"unavailable"`` or ``"failed"``."""
 
     def refused(self, kind: str) -> None:
         """A request was answered with this problem, by the name that ends its ``type``."""

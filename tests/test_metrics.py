@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from django_header_sessions import metrics, registry
 from django_header_sessions.engine import SessionStore
-from django_header_sessions.exceptions import ListingNotSupported
+from django_header_sessions.exceptions import ListingNotSupported, SessionBusy, SessionEnded
 from django_header_sessions.fields import Changes
 from django_header_sessions.keys import make
 from django_header_sessions.observer import observers
@@ -131,6 +131,23 @@ def test_to_install_the_metrics_asks_nobody(settings: Any, valkey: Valkey) -> No
         session_alarm.disconnect(receive)
         assert told == []
         assert collected.get_sample_value("header_sessions_store_up") == 1
+
+
+@pytest.mark.usefixtures("listing_store")
+def test_a_session_that_is_opened_by_its_lock_counts_as_opened_once(value: Value) -> None:
+    holder = SessionStore(transport="header")
+    holder["n"] = 1
+    holder.save()
+    holder.lock()
+    assert value("opens_total", outcome="done") == 1
+    with pytest.raises(SessionBusy):
+        SessionStore(holder.session_key, transport="header").lock(wait=0)
+    assert value("opens_total", outcome="queued") == 0
+    assert value("opens_total", outcome="done") == 1
+    holder.unlock()
+    with pytest.raises(SessionEnded):
+        SessionStore(str(make()), transport="header").lock()
+    assert value("opens_total", outcome="not there") == 1
 
 
 @pytest.mark.usefixtures("listing_store")

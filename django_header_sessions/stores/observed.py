@@ -13,7 +13,7 @@ from ..exceptions import (
     SessionUnavailable,
 )
 from ..observer import observers
-from .base import Store
+from .base import Queued, Store
 
 VERBS = (
     "open create commit lock unlock open_context contexts end_context end end_many exists get "
@@ -42,7 +42,7 @@ def _timed(verb: str, ask: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException as error:
             _tell(verb, start, _failure(error))
             raise
-        _tell(verb, start, "done" if answer is not None else "not there")
+        _tell(verb, start, _outcome(answer))
         return answer
 
     return asked
@@ -56,7 +56,7 @@ def _atimed(verb: str, ask: Callable[..., Awaitable[Any]]) -> Callable[..., Awai
         except BaseException as error:
             _tell(verb, start, _failure(error))
             raise
-        _tell(verb, start, "done" if answer is not None else "not there")
+        _tell(verb, start, _outcome(answer))
         return answer
 
     return asked
@@ -66,6 +66,12 @@ def _tell(verb: str, start: float, outcome: str) -> None:
     seconds = time.perf_counter() - start
     for observer in observers:
         observer.asked(verb, seconds, outcome)
+
+
+def _outcome(answer: object) -> str:
+    if isinstance(answer, Queued):
+        return "queued"
+    return "done" if answer is not None else "not there"
 
 
 def _failure(error: BaseException) -> str:
