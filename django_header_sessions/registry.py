@@ -30,6 +30,7 @@ from .stores.base import (
     Cursor,
     Finding,
     Kind,
+    LiveContext,
     LiveSession,
     Memory,
     Opened,
@@ -48,15 +49,18 @@ __all__ = [
     "Health",
     "IdlePage",
     "Kind",
+    "LiveContext",
     "LiveSession",
     "Memory",
     "Outage",
     "Overview",
     "Page",
+    "acontexts",
     "acount",
     "acount_of_users",
     "aend",
     "aend_anonymous",
+    "aend_context",
     "aend_many",
     "aend_user",
     "afields",
@@ -70,10 +74,12 @@ __all__ = [
     "asearch",
     "asizes",
     "asweep",
+    "contexts",
     "count",
     "count_of_users",
     "end",
     "end_anonymous",
+    "end_context",
     "end_many",
     "end_user",
     "examine",
@@ -370,6 +376,25 @@ async def afields(session_id: str) -> tuple[LiveSession, list[Field]] | None:
     return _fields(await _store().aget(session_id)) if keys.is_id(session_id) else None
 
 
+def contexts(session_id: str) -> list[LiveContext]:
+    """The contexts of one session by name, their sizes not part of its own; none where there is no
+    session of this id. Not a use of them."""
+    return _store().contexts(session_id) if keys.is_id(session_id) else []
+
+
+async def acontexts(session_id: str) -> list[LiveContext]:
+    return await _store().acontexts(session_id) if keys.is_id(session_id) else []
+
+
+def end_context(session_id: str, name: str) -> bool:
+    """End one context of a session, which goes on without it; False where there was none."""
+    return _names_context(session_id, name) and _store().end_context(session_id, name)
+
+
+async def aend_context(session_id: str, name: str) -> bool:
+    return _names_context(session_id, name) and await _store().aend_context(session_id, name)
+
+
 def end(session_id: str, reason: str = "registry") -> bool:
     """End a session for ever, whatever its key is by now; False where there was none."""
     ended = keys.is_id(session_id) and _store().end(session_id)
@@ -467,6 +492,11 @@ def examine() -> list[Finding]:
 
 def _store() -> Store:
     return get_store(settings.SESSION_CACHE_ALIAS)
+
+
+def _names_context(session_id: str, name: str) -> bool:
+    # No context has a name of anything else, and not every store could be asked for it.
+    return keys.is_id(session_id) and name.isascii()
 
 
 def _face(opened: Opened | None) -> LiveSession | None:

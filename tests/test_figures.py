@@ -8,9 +8,11 @@ from itertools import chain
 from typing import Any, cast
 
 import pytest
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.core.cache import caches
 
 from django_header_sessions import registry
+from django_header_sessions.engine import SessionStore
 from django_header_sessions.keys import make
 from django_header_sessions.registry import KINDS, Activity, Alarm, Kind
 from django_header_sessions.signals import session_alarm, session_ended
@@ -629,3 +631,44 @@ def test_what_was_ended_is_not_counted_as_expired(listing_store: Store) -> None:
     listing_store.sweep()
     after = totals(listing_store.activity())
     assert [now - was for now, was in zip(after, before, strict=True)] == [1, 1, 0]
+
+
+@pytest.mark.usefixtures("own_cache")
+async def test_the_memory_of_a_local_cache_is_that_of_its_contexts_too(ask: Ask) -> None:
+    async def used() -> int:
+        memory = (await ask("overview")).memory
+        assert memory is not None
+        return int(memory.used)
+
+    @sync_to_async
+    def begin() -> SessionStore:
+        session = SessionStore(transport="header")
+        session["n"] = 1
+        session.context("a")["text"] = "a watch!"
+        session.context("b")["n"] = 1
+        session.save()
+        return session
+
+    session = await begin()
+    key = session.session_key
+    assert key is not None
+    assert await used() == 2 + 12 + 2
+    await session.aset("n", 1000)
+    (await session.acontext("b"))["n"] = 100
+    await session.asave()
+    assert await used() == 5 + 12 + 4
+    assert await ask("end_context", key.id, "a")
+    assert await used() == 5 + 4
+    await session.aset("n", 1)
+    await session.asave()
+    assert await used() == 2 + 4
+    await ask("end", key.id)
+    assert await used() == 0
+    # Of a session that the cache threw out, nothing is counted that it left.
+    session = await begin()
+    key = session.session_key
+    assert key is not None
+    caches["default"].delete(f"hs:s:{key.id}")
+    assert await used() == 0
+    assert await ask("end_context", key.id, "a")
+    assert await used() == 0

@@ -167,6 +167,39 @@ def test_a_session_key_is_no_id(ask: Ask) -> None:
     assert opens(key)
 
 
+@pytest.mark.usefixtures("any_store")
+def test_it_shows_the_contexts_of_a_session_and_ends_one(ask: Ask) -> None:
+    session, key = start()
+    session.context("b")["n"] = 1
+    session.context("a", idle_timeout=600)["text"] = "é"
+    session.save()
+    shown = ask("contexts", key.id)
+    assert [(one.name, one.size, one.fields) for one in shown] == [("a", 6, 1), ("b", 2, 1)]
+    assert 590_000 < shown[0].expires_in <= 600_000 < shown[1].expires_in
+    (live,) = ask("get_many", [key.id])
+    assert live.size == 2, "what they hold is not part of it"
+    assert ask("end_context", key.id, "a") is True
+    assert ask("end_context", key.id, "a") is False, "there is none any more, which is no error"
+    assert [one.name for one in ask("contexts", key.id)] == ["b"]
+    assert opens(key)
+    ask("end", key.id)
+    assert ask("contexts", key.id) == []
+    assert ask("end_context", key.id, "b") is False
+
+
+@pytest.mark.usefixtures("any_store")
+@pytest.mark.parametrize("name", ["", "x", "*", "a b", "a" * 65, "é", "\ud800", "\0", "d1", "../a"])
+def test_what_names_no_context_ends_none(ask: Ask, name: str) -> None:
+    session, key = start()
+    session.context("1")["n"] = 1
+    session.save()
+    assert ask("end_context", key.id, name) is False
+    # The whole key is no id here, either.
+    assert ask("end_context", key, "1") is False
+    assert ask("contexts", key) == []
+    assert [one.name for one in ask("contexts", key.id)] == ["1"]
+
+
 @pytest.fixture
 def heard() -> Iterator[list[tuple[str, object, dict[str, Any]]]]:
     """What was signalled of sessions that began and ended."""

@@ -13,7 +13,7 @@ from django.core.cache import caches
 
 from ..fields import size
 from .base import ASK_AGAIN, HOUR, KINDS, Activity, Cursor, Kind, LiveSession, Memory, Page, Places
-from .cache import CacheStore, Record, _key, _now
+from .cache import CacheStore, Context, Record, _key, _now
 from .turns import Turns
 
 _locks = [threading.RLock() for _ in range(64)]
@@ -126,6 +126,10 @@ class LocMemStore(CacheStore):
                         self._index.tally(_now(), created=1)
             return written
 
+    def _store_contexts(self, session_id: str, contexts: dict[str, Context], now: int) -> None:
+        super()._store_contexts(session_id, contexts, now)
+        self._index.put_contexts(session_id, sum(size(one.fields) for one in contexts.values()))
+
     def _answers(self) -> bool:
         return True
 
@@ -158,16 +162,18 @@ class _Index:
 
     def __init__(self) -> None:
         self.size = 0
-        """Bytes of all fields of all sessions."""
+        """Bytes of all fields of all sessions and their contexts. Those of a context that is
+        over, or was thrown out, go when another of the session is stored, or with the session."""
         self._lock = threading.Lock()
         self._minutes: dict[int, Activity] = {}
         self._entries: dict[str, tuple[Kind, int, str | None, int]] = {}
+        self._contexts: dict[str, int] = {}
         self._by_expiry: dict[Kind, list[tuple[int, str]]] = {kind: [] for kind in KINDS}
         self._by_user: dict[str, set[str]] = {}
 
     def put(self, session_id: str, kind: Kind, expires: int, user: str | None, size: int) -> None:
         with self._lock:
-            self._remove(session_id)
+            self._forget(session_id)
             self._entries[session_id] = (kind, expires, user, size)
             self.size += size
             insort(self._by_expiry[kind], (expires, session_id))
@@ -178,7 +184,18 @@ class _Index:
         with self._lock:
             return self._remove(session_id)
 
+    def put_contexts(self, session_id: str, size: int) -> None:
+        with self._lock:
+            self.size -= self._contexts.pop(session_id, 0)
+            if session_id in self._entries:
+                self._contexts[session_id] = size
+                self.size += size
+
     def _remove(self, session_id: str) -> bool:
+        self.size -= self._contexts.pop(session_id, 0)
+        return self._forget(session_id)
+
+    def _forget(self, session_id: str) -> bool:
         entry = self._entries.pop(session_id, None)
         if entry is None:
             return False
