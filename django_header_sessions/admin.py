@@ -15,7 +15,7 @@ import django
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME, ActionForm
-from django.contrib.admin.models import DELETION, LogEntry
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.admin.utils import quote, unquote
 from django.contrib.auth import get_user_model, logout
 from django.contrib.contenttypes.models import ContentType
@@ -26,6 +26,7 @@ from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.html import format_html
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
@@ -148,12 +149,15 @@ class SessionAdmin(ModelAdmin):
         return Session(object_id) if known.exists() or registry.get(object_id) else None
 
     def get_urls(self) -> list[URLPattern]:
-        own = path(
-            "user/<path:user>/end/",
-            self.admin_site.admin_view(self.end_user_view),
-            name=f"{self.opts.app_label}_{self.opts.model_name}_end_user",
-        )
-        return [own, *super().get_urls()]
+        prefix = f"{self.opts.app_label}_{self.opts.model_name}"
+        own = [
+            path(address, self.admin_site.admin_view(view), name=f"{prefix}_{name}")
+            for address, view, name in (
+                ("user/<path:user>/end/", self.end_user_view, "end_user"),
+                ("<path:object_id>/end-context/", self.end_context_view, "end_context"),
+            )
+        ]
+        return [*own, *super().get_urls()]
 
     # The list.
 
@@ -274,6 +278,7 @@ class SessionAdmin(ModelAdmin):
         if found is None:
             return self._gone(request)
         session, fields = found
+        contexts = registry.contexts(session_id)
         values = request.user.has_perm(f"{self.opts.app_label}.view_session_values")
         (row,) = self._rows(request, [session], users_of([session]))
         context: dict[str, Any] = {
@@ -285,6 +290,16 @@ class SessionAdmin(ModelAdmin):
             "fields": shown(fields, request, values=values),
             "size": sum(field.size for field in fields),
             "may_see_values": values,
+            "contexts": [
+                {
+                    "name": one.name,
+                    "size": one.size,
+                    "expires_in": duration(one.expires_in),
+                    "end_url": self._end_context_url(session_id, one.name),
+                }
+                for one in contexts
+            ],
+            "contexts_size": sum(one.size for one in contexts),
             "may_end": self.has_delete_permission(request),
             "history": self._url("history", session_id),
             "of_user": session.user and self._sessions_of(session.user),
@@ -329,6 +344,38 @@ class SessionAdmin(ModelAdmin):
             extra_context or {},
             own_template=self.delete_confirmation_template,
         )
+
+    @answering
+    def end_context_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ends one context of a session, when that was confirmed."""
+        if not (
+            self.has_delete_permission(request) and self.has_view_or_change_permission(request)
+        ):
+            raise PermissionDenied
+        found = registry.get_many([unquote(object_id)])
+        if not found:
+            return self._gone(request)
+        (session,) = found
+        # Not a part of the address before it: a name may be two dots.
+        name = request.GET.get("name", "")
+        back = self._url("change", session.id)
+        confirmed = request.method == "POST" and request.POST.get("post")
+        if confirmed and self._end_context(request, session, name):
+            self.message_user(request, _("The context was ended."), messages.SUCCESS)
+            return HttpResponseRedirect(back)
+        named = (one for one in registry.contexts(session.id) if one.name == name)
+        context = next(named, None)
+        if confirmed or context is None:
+            text = _("There is no such context in this session. It was ended, or has expired.")
+            self.message_user(request, text, messages.WARNING)
+            return HttpResponseRedirect(back)
+        about = {
+            "row": self._rows(request, found, users_of(found))[0],
+            "context": context,
+            "back": back,
+            "here": _("End"),
+        }
+        return self._page(request, "end_context", _("End this context?"), about)
 
     @answering
     def end_user_view(self, request: HttpRequest, user: str) -> HttpResponse:
@@ -440,6 +487,21 @@ class SessionAdmin(ModelAdmin):
             done += ended
         return done
 
+    def _end_context(self, request: HttpRequest, session: LiveSession, name: str) -> bool:
+        """Ends a context, and writes to the log who did; as ``_end`` does. False where there was
+        none."""
+        using = router.db_for_write(LogEntry)
+        try:
+            with transaction.atomic(using=using):
+                self._log(request, [session], context=name)
+                ended = registry.end_context(session.id, name)
+                if not ended:
+                    transaction.set_rollback(True, using=using)
+        except SessionUnavailable:
+            self._log(request, [session], context=name, tried=True)
+            raise
+        return ended
+
     def _ended(
         self, request: HttpRequest, ended: Sequence[LiveSession], back: str, before: int = 0
     ) -> HttpResponse:
@@ -455,25 +517,42 @@ class SessionAdmin(ModelAdmin):
         return HttpResponseRedirect(back)
 
     def _log(
-        self, request: HttpRequest, sessions: Sequence[LiveSession], *, tried: bool = False
+        self,
+        request: HttpRequest,
+        sessions: Sequence[LiveSession],
+        *,
+        context: str | None = None,
+        tried: bool = False,
     ) -> None:
         content_type = ContentType.objects.get_for_model(Session)
         users = users_of(sessions)
-        text = _("Ended the session of %(user)s (%(transport)s transport).")
-        if tried:
+        if context is not None:
+            text = _("Ended the context %(context)s in the session of %(user)s.")
+            if tried:
+                text = _(
+                    "Tried to end the context %(context)s in the session of %(user)s: the store "
+                    "went away, and did not say whether it had."
+                )
+        elif tried:
             text = _(
                 "Tried to end the session of %(user)s (%(transport)s transport): the store went "
                 "away, and did not say whether it had."
             )
+        else:
+            text = _("Ended the session of %(user)s (%(transport)s transport).")
         entries = [
             LogEntry(
                 user_id=cast("Any", request.user).pk,
                 content_type_id=content_type.pk,
                 object_id=one.id,
                 object_repr=_named(one, users)[:200],
-                action_flag=DELETION,
+                action_flag=DELETION if context is None else CHANGE,
                 change_message=text
-                % {"user": _whose(one, users), "transport": transport_name(one.transport)},
+                % {
+                    "user": _whose(one, users),
+                    "transport": transport_name(one.transport),
+                    "context": context,
+                },
             )
             for one in sessions
         ]
@@ -572,6 +651,9 @@ class SessionAdmin(ModelAdmin):
 
     def _sessions_of(self, user_id: str) -> str:
         return self._url("changelist") + Query(user=user_id).address()
+
+    def _end_context_url(self, session_id: str, name: str) -> str:
+        return f"{self._url('end_context', session_id)}?{urlencode({'name': name})}"
 
     def _url(self, name: str, *args: str) -> str:
         view = f"admin:{self.opts.app_label}_{self.opts.model_name}_{name}"

@@ -15,6 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from django_header_sessions import registry
+from django_header_sessions.engine import SessionStore
 from django_header_sessions.origin import Origin
 from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import Draft
@@ -143,6 +144,26 @@ def test_a_session_is_opened_and_ended(root: Page) -> None:
     root.click("[value='Yes, end']")
     assert "1 session was ended." in root.text
     assert registry.get(session_id) is None
+    assert root.problems() == []
+
+
+def test_a_context_is_ended_from_the_page_of_its_session(root: Page) -> None:
+    session = SessionStore(transport="header")
+    session.context("../<b>")["n"] = 1
+    session.context("draft")["n"] = 1
+    session.save()
+    assert session.session_key is not None
+    session_id = session.session_key.id
+    root.open(f"{LIST}{session_id}/change/")
+    assert [cell.text for cell in root.all(".hs-contexts tbody th")] == ["../<b>", "draft"]
+    root.follow("End")
+    assert "This context is about to end" in root.text
+    root.follow("No, take me back")
+    root.follow("End")
+    root.click("[value='Yes, end']")
+    assert "The context was ended." in root.text
+    assert [cell.text for cell in root.all(".hs-contexts tbody th")] == ["draft"]
+    assert [one.name for one in registry.contexts(session_id)] == ["draft"]
     assert root.problems() == []
 
 
