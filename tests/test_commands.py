@@ -19,6 +19,7 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
 from django_header_sessions import registry
+from django_header_sessions.engine import SessionStore
 from django_header_sessions.fields import TAG
 from django_header_sessions.keys import make
 from django_header_sessions.origin import Origin
@@ -187,6 +188,31 @@ def test_show_masks_what_looks_like_a_secret(alice: User) -> None:
     assert values["api_key"] == values["_auth_user_hash"] == "*" * 20
 
 
+@on_both
+def test_contexts_are_shown_with_their_session_and_ended_alone() -> None:
+    session = SessionStore(transport="header")
+    session.update({"n": 1})
+    session.context("draft", idle_timeout=600)["lines"] = ["a watch"]
+    handle = session.new_context()
+    session.save()
+    assert session.session_key is not None
+    session_id = session.session_key.id
+    lines = run("show", session_id, "--values").splitlines()
+    assert re.fullmatch(r"  context draft  17 bytes  expires in (9 min( \d+ s)?|10 min)", lines[-2])
+    assert lines[-1].startswith(f"  context {handle}  0 bytes  expires in ")
+    assert "a watch" not in "\n".join(lines)
+    shown = json.loads(run("show", session_id, "--json"))["contexts"]
+    assert [(one["name"], one["size"]) for one in shown] == [("draft", 17), (handle, 0)]
+    assert 590 <= shown[0]["expires_in"] <= 600
+    assert run("end", session_id, "--context", handle) == "1 ended.\n"
+    assert json.loads(run("end", session_id, "--context", "draft", "--json")) == {"ended": 1}
+    assert registry.contexts(session_id) == []
+    for arguments in ((session_id, "--context", "draft"), ("a" * 15, "--context=draft")):
+        error = refused("end", *arguments)
+        assert str(error) == "There is no live session of that id with a context of that name."
+    assert registry.get(session_id)
+
+
 @pytest.mark.parametrize("name", ["a" * 15, "no id", ""])
 def test_show_of_no_session_is_an_error(name: str) -> None:
     assert str(refused("show", name)) == "There is no live session of that id."
@@ -259,6 +285,10 @@ def test_a_walk_that_ends_nobody_says_how_far_it_is() -> None:
     [
         ["end"],
         ["end", "a" * 15, "--user", "alice"],
+        ["end", "--context", "draft"],
+        ["end", "ID", "a" * 15, "--context", "draft"],
+        ["end", "ID", "--user", "alice", "--context", "draft"],
+        ["end", "--user", "alice", "--context", "draft"],
         ["end", "--user", "alice", "--anonymous-older-than", "7"],
         ["end", "--anonymous-older-than", "-1"],
         ["list", "--limit", "0"],
@@ -271,7 +301,7 @@ def test_a_walk_that_ends_nobody_says_how_far_it_is() -> None:
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str]) -> None:
     session_id = start()
-    refused(*arguments)
+    refused(*(session_id if each == "ID" else each for each in arguments))
     assert registry.get(session_id)
 
 

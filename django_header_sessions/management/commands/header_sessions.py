@@ -20,7 +20,7 @@ from ...monitor.people import ids_named, users_of
 from ...monitor.query import place_text, read_place
 from ...monitor.values import shown
 from ...monitor.words import agent, duration, printable, timestamp
-from ...registry import Cursor, LiveSession, Overview, Progress
+from ...registry import Cursor, LiveContext, LiveSession, Overview, Progress
 
 ALARMED = 3
 """Exit status while an alarm stands: 1 is an error, and 2 a command line that makes no sense."""
@@ -49,11 +49,12 @@ class Command(BaseCommand):
         listing.add_argument("--user", metavar="NAME", help="those of this user alone")
         listing.add_argument("--limit", type=positive, default=100, help="at most so many (100)")
         listing.add_argument("--after", type=place, metavar="PLACE", help="go on from there")
-        show = verb("show", self.verb_show, "one session, and the names and sizes of its fields")
+        show = verb("show", self.verb_show, "one session: its fields and contexts, and their sizes")
         show.add_argument("id")
         show.add_argument("--values", action="store_true", help="what the fields hold, masked")
         end = verb("end", self.verb_end, "end sessions, for ever")
         end.add_argument("ids", nargs="*", metavar="ID")
+        end.add_argument("--context", metavar="NAME", help="this context alone of one session")
         end.add_argument("--user", metavar="NAME", help="all sessions of this user")
         end.add_argument(
             "--anonymous-older-than",
@@ -109,13 +110,15 @@ class Command(BaseCommand):
         if found is None:
             raise CommandError("There is no live session of that id.")
         session, fields = found
+        contexts = registry.contexts(session.id)
         rows = shown(fields, None, values=values)
         if options["json"]:
             listed = [
                 {"name": row.name, "size": row.size} | ({"value": row.value} if values else {})
                 for row in rows
             ]
-            self._json(session_json(session) | {"fields": listed})
+            inside = [context_json(context) for context in contexts]
+            self._json(session_json(session) | {"fields": listed, "contexts": inside})
             return
         for name, text in (
             ("session", session.id),
@@ -132,17 +135,23 @@ class Command(BaseCommand):
             self._say(f"  {row.name}  {_bytes(row.size)}")
             for line in (row.value or "").splitlines():
                 self._say(f"      {line}")
+        for context in contexts:
+            left = duration(context.expires_in)
+            self._say(f"  context {context.name}  {_bytes(context.size)}  expires in {left}")
 
     def verb_end(
         self,
         *,
         ids: list[str],
+        context: str | None,
         user: str | None,
         anonymous_older_than: int | None,
         **options: Any,
     ) -> None:
         if sum(map(bool, (ids, user is not None, anonymous_older_than))) != 1:
             raise CommandError("Name ids, or --user, or --anonymous-older-than: one of them.")
+        if context is not None and len(ids) != 1:
+            raise CommandError("--context takes the id of one session.")
         missing: list[str] = []
         with self._progress(options, "{done} ended of {looked} looked at") as progress:
             if user is not None:
@@ -152,6 +161,8 @@ class Command(BaseCommand):
             elif anonymous_older_than is not None:
                 older_than = timedelta(seconds=anonymous_older_than)
                 count = registry.end_anonymous(older_than, REASON, progress)
+            elif context is not None:
+                count = int(registry.end_context(ids[0], context))
             else:
                 ended = registry.end_many(ids, REASON, progress)
                 missing = sorted(set(ids) - set(ended))
@@ -163,6 +174,8 @@ class Command(BaseCommand):
         if missing:
             # Not their names: one of them may be a session key.
             raise CommandError(f"{len(missing)} of these ids are of no live session.")
+        if context is not None and not count:
+            raise CommandError("There is no live session of that id with a context of that name.")
 
     def verb_sweep(self, **options: Any) -> None:
         count = 0
@@ -317,6 +330,14 @@ def session_json(session: LiveSession) -> dict[str, Any]:
         "expires": session.expires.isoformat(),
         "expires_in": session.expires_in // 1000,
         "size": session.size,
+    }
+
+
+def context_json(context: LiveContext) -> dict[str, Any]:
+    return {
+        "name": context.name,
+        "size": context.size,
+        "expires_in": context.expires_in // 1000,
     }
 
 
