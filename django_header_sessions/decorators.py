@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from inspect import isawaitable
-from typing import Any, TypeVar, cast, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
@@ -21,17 +21,18 @@ from .policies import MARK, Policy, checked, serialized_views, session_of
 from .resolvers import told_apart_by
 from .steps import in_event_loop
 
-View = TypeVar("View", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 __all__ = ["merged_session", "readonly_session", "serialized_session", "vary_on_session"]
 
 
-def merged_session(view: View) -> View:
+def merged_session(view: Callable[P, R]) -> Callable[P, R]:
     """Requests of one session run side by side, and what each changed is merged."""
     return _under(Policy("merge"), view)
 
 
-def readonly_session(view: View) -> View:
+def readonly_session(view: Callable[P, R]) -> Callable[P, R]:
     """The view only reads its session: whatever would write to it raises ``SessionReadOnly`` where
     it is written. Nothing is stored, and nobody waits.
 
@@ -41,18 +42,18 @@ def readonly_session(view: View) -> View:
 
 
 @overload
-def serialized_session(view: View) -> View: ...
+def serialized_session(view: Callable[P, R]) -> Callable[P, R]: ...
 
 
 @overload
 def serialized_session(
     *, wait: float | None = None, lease: float | None = None
-) -> Callable[[View], View]: ...
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
 def serialized_session(
-    view: View | None = None, *, wait: float | None = None, lease: float | None = None
-) -> View | Callable[[View], View]:
+    view: Callable[P, R] | None = None, *, wait: float | None = None, lease: float | None = None
+) -> Any:
     """Of the views so decorated one at a time has the session, in order of arrival.
 
     A request that waited ``wait`` seconds in vain is answered with 409 and ``Retry-After``, and one
@@ -68,7 +69,7 @@ def serialized_session(
     return lambda view: _under(policy, view)
 
 
-def _under(policy: Policy, view: View) -> View:
+def _under(policy: Policy, view: Callable[P, R]) -> Callable[P, R]:
     if hasattr(view, MARK):
         return view  # which says itself what it needs
 
@@ -91,7 +92,7 @@ def _under(policy: Policy, view: View) -> View:
     return wrapped  # type: ignore[no-any-return]
 
 
-def vary_on_session(view: View) -> View:
+def vary_on_session(view: Callable[P, R]) -> Callable[P, R]:
     """Have caches keep an answer of ``view`` for each session apart, on both transports.
 
     What Django's ``vary_on_cookie`` does for cookies, and likewise inside of ``cache_page``::
@@ -104,17 +105,19 @@ def vary_on_session(view: View) -> View:
     is its caller's alone, and no cache keeps it for the next.
     """
 
+    ask: Callable[..., Any] = view
+
     @wraps(view)
     def varying(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         came_without = request.session.session_key is None
-        answer = view(request, *args, **kwargs)
+        answer = ask(request, *args, **kwargs)
         if isawaitable(answer):
             return _awaited(answer, request, came_without)
         return _told(answer, request, came_without)
 
     if iscoroutinefunction(view):
         markcoroutinefunction(varying)
-    return cast("View", varying)
+    return cast("Callable[P, R]", varying)
 
 
 async def _awaited(

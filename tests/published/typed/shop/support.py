@@ -5,7 +5,15 @@ from typing import assert_type
 
 from django_header_sessions import registry
 from django_header_sessions.exceptions import SessionError, SessionUnavailable
-from django_header_sessions.registry import KINDS, Health, Kind, LiveSession, Overview, Page
+from django_header_sessions.registry import (
+    KINDS,
+    Health,
+    Kind,
+    LiveContext,
+    LiveSession,
+    Overview,
+    Page,
+)
 from django_header_sessions.signals import session_created, session_ended
 
 
@@ -28,6 +36,8 @@ def help_out(user: str) -> None:
         assert_type(live.deadline_ms, int | None)
         assert_type(registry.end(live.id, reason="help desk"), bool)
     assert_type(registry.get("x"), LiveSession | None)
+    for context in assert_type(registry.contexts("x"), list[LiveContext]):
+        assert_type(registry.end_context("x", context.name), bool)
     assert_type(registry.search(lambda live: live.ip == "192.0.2.1"), Page)
     assert_type(registry.end_anonymous(timedelta(days=1)), int)
     assert_type(registry.overview(), Overview)
@@ -40,6 +50,8 @@ async def ahelp_out(user: str) -> None:
     try:
         assert_type(await registry.aof_user(user), list[LiveSession])
         assert_type(await registry.aend("x"), bool)
+        assert_type(await registry.acontexts("x"), list[LiveContext])
+        assert_type(await registry.aend_context("x", "draft"), bool)
     except SessionUnavailable as error:
         known: SessionError = error
         raise known from None
