@@ -21,6 +21,9 @@ the connection is held to be lost."""
 LINGER = 10.0
 """Seconds that the connection is kept after the last waiter has gone."""
 
+LOOK = 0.5
+"""Seconds after which it is looked at whether anybody waits still."""
+
 
 class Listener(Bell):
     """A bell with one thread and one connection a process, for as long as somebody waits.
@@ -68,19 +71,19 @@ class Listener(Bell):
             connection.connect()
             connection.send_command("SUBSCRIBE", self._channels + process_name())
             left = spoke = time.monotonic()
-            asked = False
+            asked: float | None = None
             while self.awaited or time.monotonic() - left < LINGER:
                 now = time.monotonic()
                 if self.awaited:
                     left = now
-                if connection.can_read(timeout=0.5):
+                if connection.can_read(timeout=LOOK):
                     self._understand(connection.read_response(push_request=True))
-                    spoke, asked = now, False
-                elif now - spoke > 2 * SILENCE:
-                    raise SessionUnavailable("The session store has fallen silent.")
-                elif now - spoke > SILENCE and not asked:
+                    spoke, asked = now, None
+                elif asked is None and now - spoke > SILENCE:
                     connection.send_command("PING")
-                    asked = True
+                    asked = now
+                elif asked is not None and now - asked > SILENCE:
+                    raise SessionUnavailable("The session store has fallen silent.")
             return left
         finally:
             connection.disconnect()
