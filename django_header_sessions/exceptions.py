@@ -71,7 +71,7 @@ class ContextUnknown(SessionError, LookupError):
 
 
 class ContextNameInvalid(SessionError, ValueError):
-    """The name of a context is 1 to 64 visible ASCII characters, not beginning with a tilde."""
+    """The name of a context is 1 to 64 visible ASCII characters without commas."""
 
 
 class TooManyContexts(SessionError):

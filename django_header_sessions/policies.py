@@ -105,7 +105,7 @@ class Lock:
         if self._waiter is None:
             self._waiter = session._store.waiter()
             self._at = key.id, self._waiter.ticket
-        yield from _pay()
+        yield from _pay(session, key.id)
         ticket = self._waiter.ticket
         asked = (key, session.transport, session._terms(), ticket, max(int(lease * 1000), 1))
         answer: Opened | Queued | None = yield Verb("lock", asked)
@@ -128,7 +128,7 @@ class Lock:
         try:
             yield Verb("unlock", at)
         except BaseException as error:
-            _owed.append(at)
+            _owe(at, error)
             if not isinstance(error, SessionUnavailable):
                 raise
             # What was stored is stored.
@@ -139,19 +139,33 @@ class Lock:
         self._stop_waiting(None)
 
 
-def _pay() -> Steps[None]:
-    """Give back what is owed since an outage: else the sessions concerned could not be had before
-    their leases end."""
-    while True:
+def _pay(session: SessionStore, session_id: str) -> Steps[None]:
+    """Give back what is owed since an outage, of this session first: else the sessions concerned
+    could not be had before their leases end.
+
+    What is owed of others may be owed to a server that is down still: no reason to refuse this
+    session, and none to ask that server more than once.
+    """
+    fault = session.fault
+    for at in sorted(_owed.copy(), key=lambda at: at[0] != session_id):
         try:
-            at = _owed.popleft()
-        except IndexError:
-            return
+            _owed.remove(at)
+        except ValueError:
+            continue  # paid by another thread meanwhile
         try:
             yield Verb("unlock", at)
-        except BaseException:
-            _owed.append(at)
-            raise
+        except BaseException as error:
+            _owe(at, error)
+            if not isinstance(error, SessionUnavailable) or at[0] == session_id:
+                raise
+            session.fault = fault
+            return
+
+
+def _owe(at: tuple[str, str], error: BaseException) -> None:
+    """The store was not told, because of this; another time it may be."""
+    if isinstance(error, SessionUnavailable) or not isinstance(error, Exception):
+        _owed.append(at)
 
 
 def checked(name: str, seconds: float) -> float:

@@ -96,7 +96,7 @@ MALFORMED_CONTEXT: Final = Problem(
     "malformed-context",
     400,
     "The name of the context is missing or malformed.",
-    "Name a context by 1 to 64 visible ASCII characters.",
+    "Name a context by 1 to 64 visible ASCII characters, none of them a comma.",
 )
 TOO_MANY_CONTEXTS: Final = Problem(
     "too-many-contexts",

@@ -11,6 +11,8 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
 
+from django_header_sessions.decorators import serialized_session
+
 ran: list[str] = []
 """Names of the views that ran, in turn."""
 
@@ -75,13 +77,38 @@ async def aswallow(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"n": "kept"})
 
 
+def block(request: HttpRequest) -> JsonResponse:
+    """Has its session to itself in a part of it."""
+    ran.append("block")
+    session: Any = request.session
+    for each in meanwhile:
+        each()
+    with session.serialized():
+        return JsonResponse({"n": session.get("n")})
+
+
+async def ablock(request: HttpRequest) -> JsonResponse:
+    ran.append("block")
+    session: Any = request.session
+    for each in meanwhile:
+        await asyncio.to_thread(each)
+    async with session.serialized():
+        return JsonResponse({"n": await session.aget("n")})
+
+
+SYNC = {"read": read, "write": write, "count": count, "swallow": swallow, "block": block}
+ASYNC = {"read": aread, "write": awrite, "count": acount, "swallow": aswallow, "block": ablock}
+
+ALONE = ("read", "write")
+"""Those that there are with the session to themselves, too."""
+
 urlpatterns = [
     path(f"{prefix}{mode}/{name}/", view)
     # Under /admin/, which is a cookie path.
     for prefix in ("", "admin/")
     for mode, views in (
-        ("sync", {"read": read, "write": write, "count": count, "swallow": swallow}),
-        ("async", {"read": aread, "write": awrite, "count": acount, "swallow": aswallow}),
+        ("sync", SYNC | {f"alone/{name}": serialized_session(SYNC[name]) for name in ALONE}),
+        ("async", ASYNC | {f"alone/{name}": serialized_session(ASYNC[name]) for name in ALONE}),
     )
     for name, view in views.items()
 ]
