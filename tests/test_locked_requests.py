@@ -1,0 +1,344 @@
+"""What becomes of a session's lock in the course of a request, in process; over HTTP it is tested
+in ``tests.http``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf.urls.i18n import i18n_patterns
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.test import AsyncClient, Client
+from django.urls import path
+from django.utils import translation
+
+from django_header_sessions.decorators import readonly_session, serialized_session
+from django_header_sessions.engine import SessionStore
+from django_header_sessions.exceptions import SessionBusy
+from django_header_sessions.observer import observers
+from django_header_sessions.resolvers import Transport
+
+KEY = "X-Session-Key"
+
+during: list[Callable[[HttpRequest], object]] = []
+"""What a view does; a test adds to it."""
+
+
+def plain(request: HttpRequest) -> HttpResponse:
+    session: Any = request.session
+    for each in during:
+        each(request)
+    return JsonResponse({"locked": session.locked, "n": session.get("n")})
+
+
+async def aplain(request: HttpRequest) -> HttpResponse:
+    session: Any = request.session
+    for each in during:
+        each(request)
+    return JsonResponse({"locked": session.locked, "n": await session.aget("n")})
+
+
+alone, aalone = serialized_session(plain), serialized_session(aplain)
+
+
+def calls(request: HttpRequest) -> HttpResponse:
+    """A view that says nothing of its session, and calls one that wants it alone."""
+    return alone(request)
+
+
+async def acalls(request: HttpRequest) -> HttpResponse:
+    return await aalone(request)
+
+
+@readonly_session
+def reads_and_calls(request: HttpRequest) -> HttpResponse:
+    return alone(request)
+
+
+@readonly_session
+async def areads_and_calls(request: HttpRequest) -> HttpResponse:
+    return await aalone(request)
+
+
+VIEWS: dict[str, dict[str, Any]] = {
+    "sync": {"plain": plain, "alone": alone, "calls": calls, "reads": reads_and_calls},
+    "async": {"plain": aplain, "alone": aalone, "calls": acalls, "reads": areads_and_calls},
+}
+
+
+def patterns(start: str = "") -> list[Any]:
+    return [
+        path(f"{start}{mode}/{name}/", view)
+        for mode, views in VIEWS.items()
+        for name, view in views.items()
+    ]
+
+
+class Elsewhere:
+    """Another URLconf, in which all of this is another view."""
+
+    urlpatterns = [  # noqa: RUF012
+        path("sync/alone/", plain),
+        path("async/alone/", aplain),
+        path("admin/sync/alone/", plain),
+        path("admin/async/alone/", aplain),
+        path("sync/plain/", alone),
+        path("async/plain/", aalone),
+    ]
+
+
+class Nowhere:
+    urlpatterns: list[Any] = []  # noqa: RUF012
+
+
+urlpatterns = [*patterns(), *patterns("admin/"), *i18n_patterns(*patterns("i18n/"))]
+
+
+class Redirecting:
+    """A middleware inside the session's that chooses the URLconf, as that of a tenant."""
+
+    sync_capable = async_capable = True
+
+    def __init__(self, get_response: Any) -> None:
+        self.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def __call__(self, request: Any) -> Any:
+        where = {"elsewhere": Elsewhere, "nowhere": Nowhere}.get(request.GET.get("urls"))
+        if where is not None:
+            request.urlconf = where
+        return self.get_response(request)
+
+
+pytestmark = pytest.mark.urls(__name__)
+
+
+@pytest.fixture(autouse=True)
+def _site(settings: Any) -> Iterator[None]:
+    settings.HEADER_SESSIONS_LOCK_WAIT = 0
+    settings.MIDDLEWARE = [
+        "django_header_sessions.middleware.HeaderSessionMiddleware",
+        "django.middleware.locale.LocaleMiddleware",
+        f"{__name__}.Redirecting",
+    ]
+    yield
+    during.clear()
+    translation.activate("en-us")
+
+
+class Caller:
+    """Calls views with one session, sync under WSGI and async under ASGI."""
+
+    def __init__(self, mode: str, transport: Transport) -> None:
+        self.mode, self.transport = mode, transport
+        session = SessionStore(transport=transport)
+        session["n"] = 1
+        session.save()
+        self.key = str(session.session_key)
+
+    async def __call__(self, view: str, query: str = "", **headers: str) -> Any:
+        start = "admin/" if self.transport == "cookie" else ""
+        client: Any = (AsyncClient if self.mode == "async" else Client)(
+            raise_request_exception=False
+        )
+        if self.transport == "cookie":
+            client.cookies["sessionid"] = self.key
+        else:
+            headers[KEY] = self.key
+        headers |= {"Accept": "application/json"}
+        where = f"/{start}{self.mode}/{view}/{query}"
+        return await self._get(client, where, headers)
+
+    async def at(self, where: str) -> Any:
+        """The answer at another place, which is no cookie path."""
+        client = AsyncClient() if self.mode == "async" else Client()
+        return await self._get(client, where, {KEY: self.key})
+
+    async def _get(self, client: Any, where: str, headers: dict[str, str]) -> Any:
+        if self.mode == "async":
+            return await client.get(where, headers=headers)
+        return await sync_to_async(client.get)(where, headers=headers)
+
+    def other(self) -> SessionStore:
+        """The same session in another request."""
+        session = SessionStore(self.key, transport=self.transport)
+        session._sync = True  # nobody else is in this event loop
+        return session
+
+    def free(self) -> bool:
+        """Whether another request could have the session at this moment."""
+        session = self.other()
+        try:
+            session.lock(wait=0)
+        except SessionBusy:
+            return False
+        session.unlock()
+        return True
+
+
+@pytest.fixture(params=["sync", "async"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["header", "cookie"])
+def caller(mode: str, request: pytest.FixtureRequest) -> Caller:
+    return Caller(mode, request.param)
+
+
+@pytest.fixture
+def by_header(mode: str) -> Caller:
+    return Caller(mode, "header")
+
+
+# A view that does not get to its end.
+
+
+async def test_a_view_that_stops_its_process_unlocks(caller: Caller) -> None:
+    def stop(request: Any) -> None:
+        assert request.session.locked
+        assert not caller.free()
+        raise SystemExit
+
+    during.append(stop)
+    with pytest.raises(SystemExit):
+        await caller("alone")
+    assert caller.free()
+
+
+async def test_a_view_that_leaves_what_cannot_be_stored_unlocks(caller: Caller) -> None:
+    def leave(request: Any) -> None:
+        request.session["n"] = object()
+
+    during.append(leave)
+    assert (await caller("alone")).status_code == 500
+    during.clear()
+    answer = await caller("alone")
+    assert (answer.status_code, answer.json()) == (200, {"locked": True, "n": 1})
+
+
+# A session that is in use.
+
+
+class Counting:
+    """An observer, as the metrics have one."""
+
+    def __init__(self) -> None:
+        self.refusals: list[str] = []
+
+    def asked(self, verb: str, seconds: float, outcome: str) -> None:
+        pass
+
+    def refused(self, kind: str) -> None:
+        self.refusals.append(kind)
+
+
+@pytest.fixture
+def refusals() -> Iterator[list[str]]:
+    counting = Counting()
+    observers.append(counting)
+    yield counting.refusals
+    observers.remove(counting)
+
+
+@pytest.mark.parametrize(
+    ("view", "policy", "executed"),
+    [
+        ("alone", "merge", False),
+        ("plain", "serialized", False),
+        ("calls", "merge", True),
+        ("reads", "merge", True),
+    ],
+)
+async def test_a_refusal_is_counted_once_and_tells_whether_a_view_ran(
+    caller: Caller, refusals: list[str], settings: Any, view: str, policy: str, *, executed: bool
+) -> None:
+    settings.HEADER_SESSIONS_POLICY = policy
+    other = caller.other()
+    other.lock()
+    answer = await caller(view)
+    if policy == "serialized" and caller.transport == "cookie":
+        # What a browser does is Django's.
+        assert (answer.status_code, refusals) == (200, [])
+    else:
+        assert answer.status_code == 409
+        assert answer.json()["type"].endswith(":busy")
+        assert answer.json()["executed"] is executed
+        assert refusals == ["busy"]
+    other.unlock()
+    # And has no place in the queue.
+    assert caller.free()
+    assert (await caller(view)).status_code == 200
+    assert caller.free()
+
+
+# A view that was foreseen by its URL, and not called.
+
+
+async def test_what_was_locked_for_a_view_that_is_not_called_is_given_back(
+    caller: Caller,
+) -> None:
+    seen: list[bool] = []
+    during.append(lambda request: seen.append(caller.free()))
+    answer = await caller("alone", "?urls=elsewhere")
+    assert answer.json() == {"locked": False, "n": 1}
+    assert seen == [True]
+    # As it is where there is no view at all.
+    assert (await caller("alone", "?urls=nowhere")).status_code == 404
+    assert caller.free()
+
+
+async def test_a_place_that_was_taken_for_a_view_that_is_not_called_is_given_back(
+    caller: Caller,
+) -> None:
+    other = caller.other()
+    other.lock()
+    for query, status in (("?urls=elsewhere", 200), ("?urls=nowhere", 404)):
+        assert (await caller("alone", query)).status_code == status
+    other.unlock()
+    assert caller.free()
+
+
+async def test_a_view_that_was_not_foreseen_has_its_session_alone_all_the_same(
+    by_header: Caller,
+) -> None:
+    seen: list[bool] = []
+    during.append(lambda request: seen.append(by_header.free()))
+    assert (await by_header("plain", "?urls=elsewhere")).json() == {"locked": True, "n": 1}
+    mode = by_header.mode
+    # Its language is not known before LocaleMiddleware has run.
+    for language in ("de", "fr"):
+        answer = await by_header.at(f"/{language}/i18n/{mode}/alone/")
+        assert answer.json() == {"locked": True, "n": 1}
+        answer = await by_header.at(f"/{language}/i18n/{mode}/plain/")
+        assert answer.json() == {"locked": False, "n": 1}
+    assert seen == [False, False, True, False, True]
+    assert by_header.free()
+
+
+# What answers depend on.
+
+
+async def test_answers_vary_with_the_context_that_a_request_may_name(
+    caller: Caller, settings: Any
+) -> None:
+    async def vary(view: str) -> set[str]:
+        return {name.strip() for name in (await caller(view)).headers["Vary"].split(",")}
+
+    assert KEY in await vary("plain")
+    assert "X-Context" not in await vary("plain")
+    settings.HEADER_SESSIONS_CONTEXT_HEADER = "X-Context"
+    assert {KEY, "X-Context"} <= await vary("plain")
+    other = caller.other()
+    other.lock()
+    # A refusal, too.
+    assert {KEY, "X-Context"} <= await vary("alone")
+
+
+def test_every_view_is_asked_in_its_own_mode() -> None:
+    for mode, views in VIEWS.items():
+        for view in views.values():
+            assert iscoroutinefunction(view) is (mode == "async")
