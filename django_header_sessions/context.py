@@ -229,11 +229,9 @@ class Contexts:
 
     def _made(self, name: str, raw: dict[str, bytes] | None, idle_timeout: float | None) -> Context:
         session = self._session
-        if idle_timeout is not None and idle_timeout <= 0:
+        if idle_timeout is not None and not idle_timeout > 0:
             raise ValueError(f"idle_timeout is a positive number of seconds, not {idle_timeout!r}")
-        idle = None
-        if raw is None:
-            idle = session._idle_ms() if idle_timeout is None else int(idle_timeout * 1000)
+        idle = session._idle_ms(idle_timeout) if raw is None else None
         key = session.session_key
         fields = Fields(session._codec, raw, session_id=key.id if key else "")
         fields.read_only = session.read_only

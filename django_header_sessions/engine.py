@@ -27,6 +27,7 @@ from .exceptions import (
     SessionReadOnly,
     SessionSuperseded,
     SessionUnavailable,
+    TooManyContexts,
 )
 from .fields import EXPIRY, INT64, USER_ID, Changes, Codec, Fields, added, field_name
 from .keys import SessionKey
@@ -402,6 +403,7 @@ class SessionStore(SessionBase):
     def _save(self, must_create: bool) -> Steps[None]:
         if must_create or self.session_key is None:
             if not self._is_over():
+                self._check_contexts(self._changed_contexts)
                 yield from self._create()
                 yield from self._save_contexts(self._changed_contexts)
             elif self.transport == COOKIE:
@@ -427,8 +429,16 @@ class SessionStore(SessionBase):
             return
         self._face_the_unknown()
         if self.session_key is None:
+            self._check_contexts(contexts)
             yield from self._create()
         yield from self._send(Commit(), contexts, promote=promote)
+
+    def _check_contexts(self, contexts: Sequence[Context]) -> None:
+        """Raises what would be refused of a new session's contexts: it is not made in vain."""
+        for context in contexts:
+            context.change(promote=False)
+        if len(contexts) > conf.HEADER_SESSIONS_MAX_CONTEXTS:
+            raise TooManyContexts("The new session would have more contexts than it may have.")
 
     def _commit(self, changes: Changes, contexts: Sequence[Context] = ()) -> Steps[Committed]:
         key, fields = self.session_key, self._fields
@@ -847,8 +857,11 @@ class SessionStore(SessionBase):
             return Expiry("idle", _ms(value))
         return Expiry("deadline", _ms_until(value))
 
-    def _idle_ms(self) -> int:
-        """The session's idle timeout, as far as it is known here."""
+    def _idle_ms(self, of_context: float | None) -> int:
+        """The idle timeout of a context: in seconds, or by default the session's, as far as it is
+        known here."""
+        if of_context is not None:
+            return max(_ms(of_context), 1)
         own = self._fields.get(EXPIRY) if hasattr(self, "_session_cache") else None
         return _ms(own) if own and isinstance(own, int | float) else self._terms().idle
 

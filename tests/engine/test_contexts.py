@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from django_header_sessions.exceptions import (
     SessionTooLarge,
     TooManyContexts,
 )
+from django_header_sessions.keys import SessionKey, make
 from django_header_sessions.stores.base import Store
 
 from .face import Face, Half, Sessions
@@ -250,7 +252,9 @@ async def test_a_context_that_was_never_stored_can_be_promoted(shared: Sessions)
     assert await shared.stored(new) == {"b": 2}
 
 
-@pytest.mark.parametrize("name", ["", "x" * 65, "a b", "a\n", "\x00", "é", "x" * 2**20, 7, b"a"])
+@pytest.mark.parametrize(
+    "name", ["", "x" * 65, "a b", "a,b", "a\n", "\x00", "é", "x" * 2**20, 7, b"a"]
+)
 async def test_a_name_that_is_none_is_refused_without_asking_the_store(
     shared: Sessions, name: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,3 +415,132 @@ async def test_a_context_shows_no_values(local_sessions: Sessions) -> None:
     context = await (await local_sessions.saved(a=1)).context("tool")
     context["token"] = "a secret"
     assert repr(context) == "<context tool: token>"
+
+
+async def test_who_knows_only_the_id_of_a_session_has_none_of_its_contexts(
+    shared: Sessions,
+) -> None:
+    face = await shared.saved(a=1)
+    (await face.context("tool"))["n"] = 1
+    await finish(face)
+    forged = SessionKey(face.key[:15] + make()[15:])
+    acts: dict[str, tuple[Any, ...]] = {"contexts": (), "end_context": ("tool",)}
+    for name, args in acts.items():
+        with pytest.raises(SessionEnded):
+            await getattr(shared.new(forged), name)(*args)
+        # As to Django, a cookie that opens nothing is no session.
+        looked = shared.new(forged)
+        assert not await looked.open()
+        assert not await getattr(looked, name)(*args)
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {"n": 1}
+    if shared.transport == "header":
+        with pytest.raises(SessionEnded):
+            await shared.new(forged).context("tool")
+
+
+async def test_a_promotion_outlives_that_the_session_was_cleared_before(shared: Sessions) -> None:
+    face = await shared.saved(a=1, b=1)
+    (await face.context("tool")).update(b=2, c=2)
+    await finish(face)
+    caller = await shared.opened(face.key)
+    caller.session.clear()
+    await caller.set("mine", 1)
+    await ask(await caller.context("tool"), shared.half, "promote")
+    assert dict(await caller.items()) == {"mine": 1, "b": 2, "c": 2}
+    await finish(caller)
+    assert await shared.stored(face) == {"mine": 1, "b": 2, "c": 2}
+    # What others do after a promotion is theirs.
+    caller, other = await shared.opened(face.key), await shared.opened(face.key)
+    caller.session.clear()
+    (await caller.context("tool"))["c"] = 3
+    await ask(await caller.context("tool"), shared.half, "promote")
+    await other.set("c", 4)
+    await other.save()
+    await finish(caller)
+    assert await shared.stored(face) == {"c": 3}
+
+
+async def test_a_counter_that_was_promoted_counts_on(shared: Sessions) -> None:
+    face = await shared.saved(n=1)
+    (await face.context("tool")).update(n=10, m=20)
+    await finish(face)
+    for clear in (False, True):
+        caller = await shared.opened(face.key)
+        if clear:
+            caller.session.clear()
+        (await caller.context("again")).update(n=10, m=20)
+        await ask(await caller.context("again"), shared.half, "promote")
+        assert await caller.increment("n") == 11
+        assert await caller.increment("m", 2) == 22
+        await finish(caller)
+        assert await shared.stored(face) == {"n": 11, "m": 22}
+
+
+async def test_of_a_request_that_asks_too_much_nothing_is_stored(
+    shared: Sessions, settings: Any
+) -> None:
+    settings.HEADER_SESSIONS_MAX_BYTES = 100
+    settings.HEADER_SESSIONS_MAX_CONTEXTS = 2
+    face = await shared.saved(a=1)
+    small, large = "x" * 10, "x" * 101
+    asks: list[tuple[str, list[tuple[str, str]], type[Exception]]] = [
+        (large, [("one", small)], SessionTooLarge),
+        (small, [("one", small), ("two", large)], SessionTooLarge),
+        (small, [("one", small), ("two", small), ("three", small)], TooManyContexts),
+    ]
+    for value, contexts, refused in asks:
+        for known in (True, False):
+            caller = await shared.opened(face.key) if known else shared.new()
+            await caller.set("a", value)
+            for name, text in contexts:
+                (await caller.context(name))["n"] = text
+            with pytest.raises(refused):
+                await finish(caller)
+            if not known:
+                assert caller.session.session_key is None
+        reader = await shared.opened(face.key)
+        assert dict(await reader.items()) == {"a": 1}
+        assert await reader.contexts() == []
+
+
+async def test_a_context_idles_for_as_long_as_its_session(
+    clocked: None, time_machine: Any, half: Half
+) -> None:
+    sessions = Sessions("header", half)
+    time_machine.move_to(1_800_000_000, tick=False)
+    face = sessions.new()
+    await face.set("a", 1)
+    await face.set_expiry(120)
+    await face.save()
+    caller = await sessions.opened(face.key)
+    (await caller.context("tool"))["n"] = 1
+    await finish(caller)
+    assert [each.expires_in for each in await caller.contexts()] == [120_000]
+    # It goes on for as long as both are used, and no longer.
+    for _ in range(3):
+        time_machine.shift(100)
+        assert dict(await (await sessions.opened(face.key)).context("tool")) == {"n": 1}
+    time_machine.shift(122)
+    assert await (await sessions.opened(face.key)).contexts() == []
+
+
+async def test_a_time_that_is_none_is_refused_and_makes_nothing(local_sessions: Sessions) -> None:
+    face = await local_sessions.saved(a=1)
+    for seconds in (0, -1, float("nan"), float("-inf")):
+        for act in (face.new_context, partial(face.context, "tool")):
+            with pytest.raises(ValueError, match="positive number of seconds"):
+                await act(idle_timeout=seconds)
+    await finish(face)
+    assert await face.contexts() == []
+
+
+async def test_a_time_of_any_length_is_a_time(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    for seconds in (1e-9, 1e300, float("inf")):
+        handle = await face.new_context(idle_timeout=seconds)
+        if seconds > 1:
+            assert dict(await (await shared.opened(face.key)).context(handle)) == {}
+    # Nor is any of them in the way of the others.
+    (await face.context("other"))["n"] = 1
+    await finish(face)
+    assert "other" in [each.name for each in await face.contexts()]

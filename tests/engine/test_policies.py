@@ -442,6 +442,9 @@ async def test_whatever_reads_goes_on(sessions: Sessions) -> None:
         assert await reader.get_expiry_age() > 0
         assert not await reader.test_cookie_worked()
         assert await reader.exists(face.key)
+        assert await reader.pop("missing", None) is None
+        with pytest.raises(KeyError):
+            await reader.pop("missing")
         # What is changed in place cannot be seen, and is not stored.
         (await reader.get("cart")).append(2)
         await reader.save()
