@@ -328,6 +328,34 @@ def test_who_waits_takes_no_connection_of_the_pool(site: Site, valkey: Valkey) -
         assert {each.result(20).status for each in waiting} == {200}
 
 
+@pytest.mark.parametrize(
+    ("servers", "view"),
+    [(("gunicorn", "second_gunicorn"), "/sync/"), (("uvicorn", "gunicorn"), "/async/")],
+)
+def test_those_who_wait_have_their_turns_in_the_order_of_their_arrival(
+    request: pytest.FixtureRequest, valkey: Valkey, servers: tuple[str, str], view: str
+) -> None:
+    """Whichever process they came to, and whichever that of the one before them."""
+    sites = [Site(request.getfixturevalue(server), view) for server in servers]
+    key, waiting = sites[0].start(["set", "seen", []]), [0, 1, 1, 0, 0, 1, 0, 1, 1, 1]
+    holder = Holder(sites[1], key, ["append", "seen", "holder"])
+    queue = queue_of(valkey, key)
+    with ThreadPoolExecutor(len(waiting)) as pool:
+        answers = []
+        for number, at in enumerate(waiting):
+            call = partial(sites[at].do, ["append", "seen", number])
+            answers.append(pool.submit(call, key=key, path=serialized(sites[at])))
+            give_up = time.monotonic() + 10
+            while valkey.client.zcard(queue) <= number:  # it has its place
+                assert time.monotonic() < give_up
+                time.sleep(0.002)
+        assert valkey.client.zcard(queue) == len(waiting)
+        assert holder.goes_on().status == 200
+        assert {answer.result(20).status for answer in answers} == {200}
+    assert sites[0].fields(key) == {"seen": ["holder", *range(len(waiting))]}
+    assert not valkey.client.exists(queue)
+
+
 def queue_of(valkey: Valkey, key: str) -> str:
     return f":1:hs{{0}}:q:{key[:15]}"
 
