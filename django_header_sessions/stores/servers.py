@@ -11,6 +11,7 @@ import hashlib
 import inspect
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -368,6 +369,21 @@ class _SentinelPool(asyncio_sentinel.SentinelConnectionPool, _Pool):  # type: ig
     """The same, whose connections ask the sentinels who the primary is."""
 
 
+class _Sentinel(asyncio_sentinel.Sentinel):  # type: ignore[misc]
+    """Asks the sentinel first that answered last."""
+
+    async def discover_master(self, service_name: str) -> Any:
+        # redis-py swaps two places of its list. Of tasks that do so at once, each with an index
+        # of before, one puts a sentinel into two places, and another nowhere: it would never be
+        # asked again, and its connections would be thrown away open. So each has its own list.
+        asking = copy(self)
+        asking.sentinels = list(self.sentinels)
+        address = await super(_Sentinel, asking).discover_master(service_name)
+        first = asking.sentinels[0]
+        self.sentinels.sort(key=lambda sentinel: sentinel is not first)
+        return address
+
+
 def async_client(client: Any, breaker: Breaker) -> Any:
     """An async client with the connections that ``client`` makes, for the running event loop.
 
@@ -413,7 +429,7 @@ def async_sentinel(manager: redis.sentinel.Sentinel) -> Any:
         connection_options(sentinel.connection_pool.connection_kwargs, redis.asyncio.Connection)
         for sentinel in manager.sentinels
     ]
-    twin = asyncio_sentinel.Sentinel([], min_other_sentinels=manager.min_other_sentinels)
+    twin = _Sentinel([], min_other_sentinels=manager.min_other_sentinels)
     twin.sentinels = [
         redis.asyncio.Redis(connection_pool=redis.asyncio.BlockingConnectionPool(**each))
         for each in options

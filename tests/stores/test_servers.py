@@ -9,8 +9,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -502,36 +502,78 @@ async def test_the_answer_to_a_task_that_was_cancelled_goes_to_nobody_else(
 # Sentinel.
 
 
+@pytest.fixture
+def sentinel_of(tmp_path: Path) -> Iterator[Callable[..., int]]:
+    """Starts Sentinels, each of which watches some primaries; their ports."""
+    with ExitStack() as stack:
+
+        def start(*primaries: Valkey) -> int:
+            port = free_port()
+            config = tmp_path / f"sentinel-{port}.conf"
+            config.write_text(
+                "".join(
+                    f"sentinel monitor primary{primary.port} 127.0.0.1 {primary.port} 1\n"
+                    for primary in primaries
+                )
+            )
+            binary = str(get_binary_path())
+            sentinel = stack.enter_context(
+                Process(binary, str(config), "--sentinel", "--port", f"{port}")
+            )
+            asked = stack.enter_context(redis.Redis(port=port))
+
+            def answers() -> bool:
+                try:
+                    return bool(asked.ping())
+                except redis.ConnectionError:
+                    return False
+
+            sentinel.wait_until(answers)
+            return port
+
+        yield start
+
+
+def sentinel_alias(primary: Valkey, *ports: int) -> dict[str, dict[str, Any]]:
+    return django_redis(
+        f"redis://primary{primary.port}/0?is_master=1",
+        CONNECTION_FACTORY="django_redis.pool.SentinelConnectionFactory",
+        SENTINELS=[("127.0.0.1", port) for port in ports],
+    )
+
+
 async def test_sentinels_are_asked_for_the_primary(
-    mode: str, settings: Any, own_valkey: Start, tmp_path: Path
+    mode: str, settings: Any, own_valkey: Start, sentinel_of: Callable[..., int]
 ) -> None:
     primary = own_valkey()
-    config = tmp_path / "sentinel.conf"
-    config.write_text(f"sentinel monitor primary{primary.port} 127.0.0.1 {primary.port} 1\n")
-    port = free_port()
-    binary = str(get_binary_path())
-    with (
-        Process(binary, str(config), "--sentinel", "--port", f"{port}") as sentinel,
-        redis.Redis(port=port) as asked,
-    ):
+    settings.CACHES = sentinel_alias(primary, sentinel_of(primary))
+    verbs = Verbs(RedisBench(open_store(), primary.client), mode)
+    key = await verbs.create({"a": b"1"}, user="7")
+    assert near((await verbs.there(key)).session.expires_in, IDLE)
+    await verbs.commit(key, Changes(set={"a": b"2"}))
+    assert await verbs.walk() == [key.id]
 
-        def answers() -> bool:
-            try:
-                return bool(asked.ping())
-            except redis.ConnectionError:
-                return False
 
-        sentinel.wait_until(answers)
-        settings.CACHES = django_redis(
-            f"redis://primary{primary.port}/0?is_master=1",
-            CONNECTION_FACTORY="django_redis.pool.SentinelConnectionFactory",
-            SENTINELS=[("127.0.0.1", port)],
-        )
-        verbs = Verbs(RedisBench(open_store(), primary.client), mode)
-        key = await verbs.create({"a": b"1"}, user="7")
-        assert near((await verbs.there(key)).session.expires_in, IDLE)
-        await verbs.commit(key, Changes(set={"a": b"2"}))
-        assert await verbs.walk() == [key.id]
+async def test_no_sentinel_is_forgotten_when_many_tasks_ask_for_the_primary_at_once(
+    settings: Any, own_valkey: Start, sentinel_of: Callable[..., int]
+) -> None:
+    primary = own_valkey()
+    # The first knows no primary, as one does not for some time after a start.
+    ports = [sentinel_of(), sentinel_of(primary), sentinel_of(primary)]
+    settings.CACHES = sentinel_alias(primary, *ports)
+    verbs = Verbs(RedisBench(open_store(), primary.client), "async")
+    store: Any = get_store("default")
+    sentinels = store._servers._server._async_client().connection_pool.sentinel_manager.sentinels
+
+    def order() -> list[int]:
+        return [each.connection_pool.connection_kwargs["port"] for each in sentinels]
+
+    assert order() == ports
+    assert await asyncio.gather(*[verbs.exists(make()) for _ in range(8)]) == [False] * 8
+    # Who answered is asked first from then on.
+    first, *others = order()
+    assert first in ports[1:]
+    assert sorted([first, *others]) == sorted(ports)
 
 
 # What an answer, a connection and an alias may not be taken for.
