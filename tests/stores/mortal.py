@@ -157,6 +157,13 @@ def main() -> None:
     import django
 
     django.setup()
+    # What each fork would import anew, which takes longer than its job.
+    import django.test.utils
+
+    import django_header_sessions.registry  # noqa: F401
+    from django_header_sessions.stores import get_store
+
+    get_store("default")
     for line in sys.stdin.buffer:
         pid = os.fork()
         if pid == 0:
