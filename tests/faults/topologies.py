@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,13 +35,12 @@ class Sentinels:
             self._stack = stack.pop_all()
 
     def _start(self, stack: ExitStack, folder: Path, down_after_ms: int) -> None:
-        self.primary = stack.enter_context(Valkey())
+        # It is the primary that would wait for more replicas, for five seconds.
+        self.primary = stack.enter_context(Valkey("--repl-diskless-sync-delay", "0"))
         self.name = f"sessions-{self.primary.port}"
-        self.replica = stack.enter_context(
-            Valkey(
-                "--replicaof", f"127.0.0.1 {self.primary.port}", "--repl-diskless-sync-delay", "0"
-            )
-        )
+        self.replica = stack.enter_context(Valkey("--replicaof", f"127.0.0.1 {self.primary.port}"))
+        # A Sentinel looks for replicas once as it starts, and then after ten seconds.
+        wait_until(self._linked)
         self.ports = [free_port() for _ in range(3)]
         for port in self.ports:
             config = folder / f"sentinel-{port}.conf"
@@ -52,7 +52,9 @@ class Sentinels:
             )
             stack.enter_context(Process(str(get_binary_path()), str(config), "--sentinel"))
         self._sentinels = [stack.enter_context(redis.Redis(port=port)) for port in self.ports]
+        wait_until(partial(self._tell, "PUBLISH-PERIOD", 50))
         wait_until(self._agree)
+        self._tell("PUBLISH-PERIOD", 2000)
 
     def __enter__(self) -> Self:
         return self
@@ -60,13 +62,21 @@ class Sentinels:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def _agree(self) -> bool:
+    def _linked(self) -> bool:
+        return bool(self.replica.client.info("replication").get("master_link_status") == "up")
+
+    def _tell(self, *words: object) -> bool:
+        """Tell the Sentinels a period of theirs, in milliseconds; whether they could be told."""
         try:
-            states = [self._state(sentinel) for sentinel in self._sentinels]
-        except redis.RedisError:
+            for sentinel in self._sentinels:
+                sentinel.execute_command("SENTINEL DEBUG", *words)
+        except redis.ConnectionError:
             return False
-        linked = self.replica.client.info("replication").get("master_link_status") == "up"
-        return linked and all(
+        return True
+
+    def _agree(self) -> bool:
+        states = [self._state(sentinel) for sentinel in self._sentinels]
+        return all(
             (state["num-other-sentinels"], state["num-slaves"]) == (2, 1) for state in states
         )
 
@@ -128,6 +138,12 @@ class Cluster:
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.nodes[0].port}"
+
+    def fail_over(self, at: int) -> None:
+        """Let the replica of a primary take over, by a vote of the others: at once, and not when
+        they have waited for it long enough."""
+        replica: Any = self.nodes[at + 3].client
+        replica.execute_command("CLUSTER FAILOVER", "FORCE")
 
     def _knows(self, client: Any, nodes: int) -> bool:
         known = client.execute_command("CLUSTER NODES")
