@@ -25,8 +25,8 @@ from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import Draft, Terms
 from django_header_sessions.stores.cluster import slot_tag
 
-from .conftest import PATIENCE, Caller, cluster_alias, until
-from .test_faults import assert_unavailable
+from .conftest import AT_ONCE, PATIENCE, TIMEOUT, Caller, cluster_alias, until
+from .test_faults import SLACK, assert_unavailable
 from .topologies import Cluster, Moving
 
 TERMS = Terms(1_800_000, None)
@@ -34,10 +34,10 @@ TERMS = Terms(1_800_000, None)
 
 @pytest.fixture
 def own_cluster(settings: Any) -> Iterator[Cluster]:
-    """A cluster that a test may break, behind the sessions; it waits for a server for longer than
-    a request does, so that the outage is still there when the test looks."""
-    with Cluster(node_timeout_ms=4000) as started:
-        settings.CACHES = {"default": cluster_alias(started)}
+    """A cluster that a test may break, behind the sessions; an outage lasts until the test ends
+    it."""
+    with Cluster(node_timeout_ms=60_000) as started:
+        settings.CACHES = {"default": cluster_alias(started, TIMEOUT)}
         yield started
 
 
@@ -85,10 +85,19 @@ async def test_a_dead_primary_costs_its_own_slots_alone_and_those_until_the_fail
     # What it may have locked, and cannot be told to unlock, is a debt that others do not pay for.
     answer = await first[0]("alone/read")
     assert_unavailable(answer, executed=False)
-    assert answer.took < 2 * PATIENCE
+    assert answer.took < TIMEOUT + SLACK
+    for _ in range(3):
+        for caller in first:
+            answer = await caller("read")
+            assert_unavailable(answer, executed=False)
+            assert answer.took < AT_ONCE
+        for caller in good:
+            answer = await caller("read")
+            assert (answer.status, answer.body) == (200, {"n": 1})
     (outage,) = registry.health().outages
     assert str(own_cluster.nodes[0].port) in outage.server
 
+    own_cluster.fail_over(0)
     statuses: set[int] = set()
     give_up = time.monotonic() + 30
     while statuses != {200}:
@@ -113,6 +122,9 @@ async def test_a_failover_is_noticed_without_a_breaker_too(
     primary: Any = own_cluster.nodes[0].client
     primary.wait(1, 5000)
     own_cluster.nodes[0].signal(signal.SIGKILL)
+    for caller in first:
+        assert_unavailable(await caller("read"), executed=False)
+    own_cluster.fail_over(0)
     for caller in first:
         await until(partial(read, caller), 30)
     assert registry.health().outages == []
@@ -220,23 +232,23 @@ async def test_a_slot_that_moves_for_long_is_503_and_creations_go_elsewhere(
         answer = await caller("read")
         assert_unavailable(answer, executed=False)
         # It tried on for as long as a request may wait.
-        assert PATIENCE <= answer.took < 2 * PATIENCE
+        assert PATIENCE <= answer.took < PATIENCE + SLACK
         assert registry.health().outages == []
-        # Whatever they draw, they are not held up.
         for _ in range(20):
             other = Caller(mode, "header")
             answer = await other("write", n=1)
             assert answer.status == 200
-            assert answer.took < PATIENCE
             assert slot_of(answer.headers["X-Session-Key"][:15]) != slot
         store: Any = get_store("default")
         with pytest.MonkeyPatch.context() as patch:
             module: Any = import_module("django_header_sessions.stores.redis")
-            # One that draws an id of the moving bucket draws again.
+            # One that draws an id of the moving bucket draws again, and is not held up.
             drawn = [SessionKey(caller.key[:15] + caller.key[15:])]
             make = module.make
             patch.setattr(module, "make", lambda: drawn.pop() if drawn else make())
+            began = time.monotonic()
             key, _ = store.create(Draft("header", {}), TERMS)
+            assert time.monotonic() - began < PATIENCE
         assert drawn == []
         assert slot_of(key.id) != slot
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,8 +21,9 @@ from django_header_sessions.stores.servers import MAX_CONNECTIONS
 from . import site
 from .conftest import AT_ONCE, TIMEOUT, Answer, Caller, Failing, alias, until
 
-SLACK = 0.9
-"""Seconds that a busy machine may add to a time-out."""
+SLACK = 3
+"""Seconds that a busy machine may add to a time-out. That nobody waits for a second one is seen by
+what the server is asked."""
 
 
 def assert_unavailable(answer: Answer, *, executed: bool) -> None:
@@ -67,6 +67,7 @@ async def test_a_hung_store_costs_each_worker_one_time_out_and_then_nothing(
     store: Failing, either_caller: Caller
 ) -> None:
     caller = await either_caller.started()
+    before = store.scripts()
     store.valkey.signal(signal.SIGSTOP)
     site.ran.clear()
     for answer in await asyncio.gather(*[caller("read") for _ in range(8)]):
@@ -77,6 +78,8 @@ async def test_a_hung_store_costs_each_worker_one_time_out_and_then_nothing(
 
     store.valkey.signal(signal.SIGCONT)
     await until(lambda: registry.health().usable)
+    # The eight asked once each, at most, and nobody after them.
+    assert 1 <= store.scripts() - before <= 8
     answer = await caller("read")
     assert (answer.status, answer.body) == (200, {"n": 1})
 
@@ -94,20 +97,20 @@ async def test_tasks_that_waited_for_a_connection_do_not_wait_for_a_second_time_
     }
     sessions = get_store("default")
     await sessions.aexists(make())
+    before = store.scripts()
 
-    async def ask() -> float:
-        began = time.monotonic()
+    async def ask() -> None:
         with pytest.raises(SessionUnavailable):
             await sessions.aexists(make())
-        return time.monotonic() - began
 
     store.valkey.signal(signal.SIGSTOP)
     first = [asyncio.create_task(ask()) for _ in range(MAX_CONNECTIONS)]
     await asyncio.sleep(timeout / 3)
     # These find no connection, and get theirs when those of the others have timed out.
-    waited = await asyncio.gather(*[ask() for _ in range(30)])
-    assert max(waited) < timeout + SLACK / 2
-    assert max(await asyncio.gather(*first)) < 2 * timeout
+    await asyncio.gather(*[ask() for _ in range(30)], *first)
+    store.valkey.signal(signal.SIGCONT)
+    await until(lambda: registry.health().usable)
+    assert store.scripts() - before <= MAX_CONNECTIONS
 
 
 REFUSALS = {
@@ -210,20 +213,16 @@ async def test_a_count_that_timed_out_was_counted_once_at_most(
     settings.HEADER_SESSIONS_BREAKER_SECONDS = 0
     await caller.started()
     assert (await caller("count")).body == {"n": 2}  # the server has learned the script
-
-    def scripts() -> int:
-        return int(store.valkey.client.info("commandstats")["cmdstat_evalsha"]["calls"])
-
     session = SessionStore(caller.key, transport="header")
     sync = caller.mode == "sync"
     assert await (asyncio.to_thread(session.open) if sync else session.aopen())
-    before = scripts()
+    before = store.scripts()
     store.valkey.signal(signal.SIGSTOP)
     with pytest.raises(SessionUnavailable):
         await (asyncio.to_thread(session.increment, "n") if sync else session.aincrement("n"))
     store.valkey.signal(signal.SIGCONT)
     # Failed means unknown: this one is applied when the server wakes.
-    await until(lambda: scripts() > before)
+    await until(lambda: store.scripts() > before)
     assert (await caller("read")).body == {"n": 3}
 
 
@@ -232,10 +231,14 @@ async def test_a_creation_on_a_hung_store_makes_one_try(
 ) -> None:
     settings.HEADER_SESSIONS_BREAKER_SECONDS = 0
     await Caller(mode, "header").started()
+    before = store.scripts()
     store.valkey.signal(signal.SIGSTOP)
     answer = await Caller(mode, "header")("write", n=1)
     assert_unavailable(answer, executed=True)
     assert answer.took < TIMEOUT + SLACK
+    store.valkey.signal(signal.SIGCONT)
+    await until(lambda: store.scripts() > before)
+    assert store.scripts() == before + 1
 
 
 async def test_without_the_breaker_every_request_waits_for_its_own_time_out(

@@ -39,10 +39,10 @@ def sentinel_alias(sentinels: Sentinels) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-async def test_after_a_failover_everybody_is_there_within_two_seconds_of_the_switch(
+async def test_after_a_failover_everybody_is_there_as_soon_as_a_probe_has_passed(
     sentinels: Sentinels, settings: Any, how: signal.Signals
 ) -> None:
-    settings.HEADER_SESSIONS_BREAKER_SECONDS = 1
+    pause = settings.HEADER_SESSIONS_BREAKER_SECONDS = 0.5
     callers = [
         await Caller(mode, transport).started()
         for mode in ("sync", "async")
@@ -64,7 +64,8 @@ async def test_after_a_failover_everybody_is_there_within_two_seconds_of_the_swi
     await until(lambda: registry.health().usable)
     for answer in await asyncio.gather(*[caller("read") for caller in callers]):
         assert (answer.status, answer.body) == (200, {"n": 1})
-    assert time.monotonic() - switched < 2
+    # The probe on its way may have been of the old primary.
+    assert time.monotonic() - switched < TIMEOUT + pause + SLACK
     assert (await callers[0]("write", n=2)).status == 200
 
     if how is signal.SIGSTOP:
