@@ -49,6 +49,8 @@ class _Primaries:
 class TestCluster(
     StoreContract, ListContract, RaceContract, ListRaceContract, LockContract, ContextContract
 ):
+    rounds, rotations = 100, 125  # the scripts that race are those that do so on one Redis
+
     @pytest.fixture
     def bench(self, request: pytest.FixtureRequest, cluster: Cluster, settings: Any) -> RedisBench:
         for node in cluster.nodes[:3]:

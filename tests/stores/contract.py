@@ -1346,9 +1346,9 @@ class RaceContract(Base):
     many = 50
     """How many write at once."""
     rounds = 200
-    """How often an end is raced: by five rivals, sync and async, on each store 2,000 times."""
+    """How often an end is raced: by five rivals, sync and async, on one store 2,000 times."""
     rotations = 250
-    """How often two rotate at once, in each mode: on each store 500 times."""
+    """How often two rotate at once, in each mode: on one store 500 times."""
 
     @pytest.fixture(autouse=True)
     def _restless(self, verbs: Verbs) -> Iterator[None]:
