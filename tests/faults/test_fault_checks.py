@@ -93,10 +93,15 @@ NOT_RAISED: dict[str, list[dict[str, Any]]] = {
 }
 
 
+def probed() -> bool:
+    return "header-sessions-probe" in str(threading.enumerate())
+
+
 def prepare(settings: Any, monkeypatch: pytest.MonkeyPatch, overrides: dict[str, Any]) -> None:
     # Stores of other tests, whose probes would read what is set here.
-    gc.collect()
-    wait_until(lambda: "header-sessions-probe" not in str(threading.enumerate()))
+    if probed():
+        gc.collect()
+        wait_until(lambda: not probed())
     overrides = dict(overrides)
     monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
     if "WEB_CONCURRENCY" in overrides:
