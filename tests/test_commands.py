@@ -380,7 +380,9 @@ def test_watch_outlives_an_outage(settings: Any) -> None:
         start()
         for more in ([], ["--json"]):
             screen = Screen()
-            call_command("header_sessions", "watch", "--times", "3", *more, stdout=screen)
+            call_command(
+                "header_sessions", "watch", "--times", "3", "--every", "1", *more, stdout=screen
+            )
             text = screen.getvalue()
             assert "\x1b" not in text
             if more:
