@@ -51,6 +51,7 @@ class Context(MutableMapping[str, Any]):
         self._fields = fields
         self._idle = idle  # of one that is made when it is stored; None: it is there
         self._contexts = contexts
+        self._before: list[Fields] = []
 
     def __getitem__(self, name: object) -> Any:
         return self._fields[name]
@@ -106,7 +107,20 @@ class Context(MutableMapping[str, Any]):
         self._fields.committed(change.changes)
         self._idle = None
 
+    def reread(self, raw: dict[str, bytes] | None) -> None:
+        """The store has this by now; what was changed here is still to be sent."""
+        if raw is not None:
+            self._idle = None
+        elif self._idle is None and not self.name.startswith(HANDLE):
+            self._idle = self._contexts.default_idle()
+        self._fields = self._fields.rebased(raw or {})
+
+    def undo(self, before: Fields | None) -> None:
+        """Forget what was changed since, but for what was stored."""
+        self._fields = self._fields.undone(before)
+
     def __enter__(self) -> Self:
+        self._before.append(self._fields.copy())
         return self
 
     def __exit__(
@@ -115,10 +129,14 @@ class Context(MutableMapping[str, Any]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        before = self._before.pop()
         if error is None:
             self.save()
+        else:
+            self.undo(before)
 
     async def __aenter__(self) -> Self:
+        self._before.append(self._fields.copy())
         return self
 
     async def __aexit__(
@@ -127,8 +145,11 @@ class Context(MutableMapping[str, Any]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        before = self._before.pop()
         if error is None:
             await self.asave()
+        else:
+            self.undo(before)
 
 
 class Contexts:
@@ -144,11 +165,17 @@ class Contexts:
         for context in self._used.values():
             context._fields.read_only = value
 
-    def forget_unchanged(self) -> None:
-        """Have those opened anew that were only read."""
-        for name, context in list(self._used.items()):
-            if not context._fields.changes():
-                del self._used[name]
+    def default_idle(self) -> int:
+        return self._session._idle_ms(None)
+
+    def reread(self) -> Steps[None]:
+        """Have them all as the store has them by now."""
+        for context in list(self._used.values()):
+            context.reread((yield from self._stored_as(context.name)))
+
+    def forget(self) -> None:
+        """The session is over, and they with it."""
+        self._used.clear()
 
     def copies(self) -> dict[str, Fields]:
         """Their fields by now, for ``undo``."""
@@ -156,11 +183,8 @@ class Contexts:
 
     def undo(self, before: dict[str, Fields]) -> None:
         """Forget what was changed since, but for what was stored already."""
-        for name, context in list(self._used.items()):
-            if name in before:
-                context._fields = context._fields.undone(before[name])
-            else:
-                del self._used[name]
+        for name, context in self._used.items():
+            context.undo(before.get(name))
 
     @property
     def changed(self) -> list[Context]:
@@ -179,15 +203,22 @@ class Contexts:
         known, session = self._used.get(check_name(name)), self._session
         if known is not None:
             return known
-        raw: dict[str, bytes] | None = None
         session.accessed = True
         session._face_the_unknown()
-        if session.session_key is not None:
-            asked = (session.session_key, session.transport, session._terms(), name)
-            raw = yield Verb("open_context", asked)
+        raw = yield from self._stored_as(name)
+        if name in self._used:
+            return self._used[name]  # by another task meanwhile
         if raw is None and name.startswith(HANDLE):
             raise ContextUnknown("There is no such context in this session.")
         return self._made(name, raw, idle_timeout)
+
+    def _stored_as(self, name: str) -> Steps[dict[str, bytes] | None]:
+        session = self._session
+        if session.session_key is None:
+            return None
+        asked = (session.session_key, session.transport, session._terms(), name)
+        raw: dict[str, bytes] | None = yield Verb("open_context", asked)
+        return raw
 
     def make(self, idle_timeout: float | None) -> Steps[str]:
         self._session._check_writable()
@@ -203,16 +234,22 @@ class Contexts:
         """Store one of them, and nothing else of the session."""
         if context._fields.changes() or context._idle is not None:
             self._session._check_writable()
+            self._check_there(context)
             yield from self._session._save_contexts([context])
 
     def promote(self, context: Context) -> Steps[None]:
         session = self._session
         fields = yield from session._loaded()
         session._check_writable()
+        self._check_there(context)
         merged = Changes(set=context._fields.encoded())
         fields.check_size(merged, conf.HEADER_SESSIONS_MAX_BYTES)
         yield from session._save_contexts([context], promote=True)
         self._used.pop(context.name, None)
+
+    def _check_there(self, context: Context) -> None:
+        if self._used.get(context.name) is not context:
+            raise ContextUnknown(f"The context {context.name} was ended by this request.")
 
     def stored(self) -> Steps[list[LiveContext]]:
         yield from self._session._loaded()

@@ -583,7 +583,9 @@ class SessionStore(SessionBase):
         self._check_unsealed()
         if self.session_key is not None:
             yield from self._end_by_id(self.session_key.id, reason)
-        self._contexts = None
+        if self._contexts is not None:
+            self._contexts.forget()
+            self._contexts = None
         self._expires_in = self._user = self.live = self._opened_key = None
         if self.transport == HEADER:
             self._session_key = None
@@ -693,13 +695,16 @@ class SessionStore(SessionBase):
                 '"async with session.serialized()", or await session.alock().'
             )
 
-    def unlock(self) -> None:
-        """Let others have the session; nothing is stored. Nothing to do where it is not locked."""
-        if self._lock is not None:
+    def unlock(self, *, only_foreseen: bool = False) -> None:
+        """Let others have the session; nothing is stored. Nothing to do where it is not locked.
+
+        ``only_foreseen`` leaves a lock that somebody has asked for since it was foreseen.
+        """
+        if self._lock is not None and (self._lock.foreseen or not only_foreseen):
             self._run(self._lock.give_back())
 
-    async def aunlock(self) -> None:
-        if self._lock is not None:
+    async def aunlock(self, *, only_foreseen: bool = False) -> None:
+        if self._lock is not None and (self._lock.foreseen or not only_foreseen):
             await self._arun(self._lock.give_back())
 
     def _own_lock(self) -> Lock:
@@ -714,25 +719,28 @@ class SessionStore(SessionBase):
     def _locked(self, wait: float | None, lease: float | None) -> Steps[None]:
         self._face_the_unknown()
         key = self.session_key
-        if key is None or self.locked:
+        if key is None:
             return
         lock = self._own_lock()
+        if lock.held:
+            lock.foreseen = False
+            return
         opened = yield from lock.take(wait, lease)
         if opened is None:
             raise self._learn(SessionEnded(f"Session {key.id} has ended."))
         self._know(opened)
-        if not hasattr(self, "_session_cache"):
-            self._opened_key = key
-            self._fields = Fields(self._codec, opened.fields, session_id=key.id)
-            return
         try:
-            self._fields = self._fields.rebased(opened.fields)
+            if hasattr(self, "_session_cache"):
+                self._fields = self._fields.rebased(opened.fields)
+            else:
+                self._opened_key = key
+                self._fields = Fields(self._codec, opened.fields, session_id=key.id)
+            if self._contexts is not None:
+                yield from self._contexts.reread()
         except BaseException:
-            # Something was assigned that cannot be stored.
+            # Something was assigned that cannot be stored, or the store has gone.
             yield from lock.give_back()
             raise
-        if self._contexts is not None:
-            self._contexts.forget_unchanged()
 
     def _noted(self) -> Noted:
         """What there is by now, for ``_undo``."""

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, MutableMapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 from django.contrib.sessions.serializers import JSONSerializer
@@ -148,7 +149,7 @@ class Fields(MutableMapping[str, Any]):
     """
 
     __slots__ = (
-        *("_assigned", "_codec", "_raw", "_values"),
+        *("_assigned", "_codec", "_raw", "_sent", "_sent_before", "_values"),
         *("cleared", "read_only", "session_id", "stored"),
     )
 
@@ -169,6 +170,9 @@ class Fields(MutableMapping[str, Any]):
         self._assigned: dict[str, bool] = {}  # True where assigned, False where deleted
         self.cleared = cleared
         self.session_id = session_id
+        # What was sent since these were copied first, and how much of it before this copy.
+        self._sent: list[Changes] | None = None
+        self._sent_before = 0
         self.read_only = False
         """Whether to assign or delete a field raises ``SessionReadOnly``."""
 
@@ -240,29 +244,48 @@ class Fields(MutableMapping[str, Any]):
             session_id=self.session_id,
         )
         fields._assigned = dict.fromkeys(changes.set, True) | dict.fromkeys(changes.delete, False)
-        fields.read_only = self.read_only
+        fields._sent, fields.read_only = self._sent, self.read_only
         return fields
 
     def copy(self) -> Fields:
         """These fields as they are now, for ``undone``."""
-        return self.rebased(self.stored)
+        if self._sent is None:
+            self._sent = []
+        copy = self.rebased(self.stored)
+        copy._sent_before = len(self._sent)
+        return copy
 
     def undone(self, before: Fields | None) -> Fields:
         """These fields without what was changed since they were copied to ``before``. What a commit
-        has sent since stays, and with it all that was to be sent before."""
-        if before is not None and self.stored is before.stored:
-            return before.rebased(self.stored)
-        return Fields(self._codec, self.stored, session_id=self.session_id)
+        has sent since stays, and what was to be sent before is still to be sent."""
+        untouched = Fields(self._codec, self.stored, session_id=self.session_id)
+        untouched._sent, untouched.read_only = self._sent, self.read_only
+        if before is None or self._sent is None:
+            return untouched
+        sent = self._sent[before._sent_before :]
+        if any(changes.clear for changes in sent):
+            return untouched
+        fields = before.rebased(self.stored)
+        fields.read_only = self.read_only
+        for name in chain.from_iterable((*changes.set, *changes.delete) for changes in sent):
+            if fields._assigned.pop(name, False):
+                del fields._raw[name]
+            if name in self.stored and not fields.cleared:
+                fields._raw[name] = self.stored[name]
+        return fields
 
     def merged(self, stored: dict[str, bytes]) -> None:
-        """The store has set these fields, beside what is changed here."""
+        """The store has set these fields, whatever was to be sent of them."""
         self._raw.update(stored)
         self.stored.update(stored)
-        for name in stored.keys() - self._assigned.keys():
+        for name in stored:
             self._values.pop(name, None)
+            self._assigned.pop(name, None)
             if self.cleared:
                 # Or what clears the session would take them along.
                 self._assigned[name] = True
+        if self._sent is not None:
+            self._sent.append(Changes(set=stored))
 
     def touched(self, name: str) -> bool:
         """Whether ``name`` was assigned, deleted or cleared away since the last commit."""
@@ -299,6 +322,8 @@ class Fields(MutableMapping[str, Any]):
     def committed(self, changes: Changes) -> None:
         """The store has made these changes."""
         self._raw = self.stored = changes.applied_to(self._raw)
+        if self._sent is not None:
+            self._sent.append(changes)
         if changes.clear:
             self.cleared = False
             self._assigned.clear()

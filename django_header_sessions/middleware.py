@@ -180,7 +180,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
         session = cast("Any", getattr(request, "session", None))
         policy = policy_of(request, view, transport_of(session))
         if self._is_ours(session) and (policy is None or policy.name != "serialized"):
-            session.unlock()  # another view was foreseen
+            session.unlock(only_foreseen=True)
         if policy is not None and policy not in marks(request, view):
             try:
                 policy.begin(request)
@@ -194,7 +194,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
         session = cast("Any", getattr(request, "session", None))
         policy = policy_of(request, view, transport_of(session))
         if self._is_ours(session) and (policy is None or policy.name != "serialized"):
-            await session.aunlock()  # another view was foreseen
+            await session.aunlock(only_foreseen=True)
         if policy is not None and policy not in marks(request, view):
             try:
                 await policy.abegin(request)

@@ -25,7 +25,7 @@ from .steps import Sleep, Steps, Verb
 from .stores.base import Opened, Queued
 
 if TYPE_CHECKING:
-    from .engine import SessionStore
+    from .engine import Noted, SessionStore
     from .stores.bell import Waiter
 
 
@@ -46,6 +46,8 @@ class Lock:
         self._at: tuple[str, str] | None = None  # session id and ticket
         self._waiting = False
         self.held = False
+        self.foreseen = False
+        """Whether nobody has asked for it yet: it was taken with the opening of the session."""
 
     @property
     def ticket(self) -> str:
@@ -57,7 +59,7 @@ class Lock:
     def open(self, lease: float | None) -> Steps[Opened | None]:
         """The session, locked if nobody else has it. Where somebody has, a place in the queue is
         kept, until ``take`` or ``give_back``."""
-        session = self._session
+        session, self.foreseen = self._session, True
         try:
             answer = yield from self._ask(lease)
             if isinstance(answer, Queued):
@@ -96,12 +98,15 @@ class Lock:
         finally:
             self._waiting = False
         self._stop_waiting(answer)
+        self.foreseen = False
         return answer
 
     def _ask(self, lease: float | None) -> Steps[Opened | Queued | None]:
         session, key = self._session, self._session.session_key
         assert key is not None  # nobody else knows a session that has none
         lease = conf.HEADER_SESSIONS_LOCK_LEASE if lease is None else checked("lease", lease)
+        if self._at is not None and self._at[0] != key.id:
+            yield from self.give_back()  # another session took the place of the one that was locked
         if self._waiter is None:
             self._waiter = session._store.waiter()
             self._at = key.id, self._waiter.ticket
@@ -127,12 +132,14 @@ class Lock:
         fault = session.fault
         try:
             yield Verb("unlock", at)
-        except BaseException as error:
+        except SessionUnavailable as error:
             _owe(at, error)
-            if not isinstance(error, SessionUnavailable):
-                raise
             # What was stored is stored.
             session.fault = fault
+        except BaseException as error:
+            _owe(at, error)
+            self._at = at  # whoever cleans up after this tries again
+            raise
 
     def given_back(self) -> None:
         """A commit has unlocked the session."""
@@ -197,12 +204,19 @@ class Serialized:
         if self._entered or (outer is not None and outer not in _around.get()):
             raise RuntimeError(
                 "This request's session is in a serialised block already, in another thread or "
-                "task, or this very block: the lock is the request's. Begin one block around them."
+                "task, or this very block: the lock is the request's. Have one block around what "
+                "they do, and none in them."
             )
         self._outer, self._first = outer, outer is None and not session.locked
-        if self._first:
+        if outer is None:
             yield from session._locked(*self._terms)
-        self._before = session._noted()
+        try:
+            self._before = session._noted()
+        except BaseException:
+            # Something was assigned that cannot be stored.
+            if self._first and session.locked:
+                yield from session._own_lock().give_back()
+            raise
         self._entered, session._block = True, self
         _around.set((*_around.get(), self))
 
@@ -259,10 +273,10 @@ class ReadOnly:
 
     def __init__(self, session: SessionStore) -> None:
         self._session = session
-        self._before: list[bool] = []
+        self._before: list[tuple[bool, Noted]] = []
 
     def __enter__(self) -> SessionStore:
-        self._before.append(self._session.read_only)
+        self._before.append((self._session.read_only, self._session._noted()))
         self._session.read_only = True
         return self._session
 
@@ -272,7 +286,9 @@ class ReadOnly:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._session.read_only = self._before.pop()
+        read_only, noted = self._before.pop()
+        self._session._undo(noted)  # what was changed in place
+        self._session.read_only = read_only
 
 
 MARK = "header_session_policy"
@@ -283,7 +299,7 @@ serialized_views: set[str] = set()
 says nothing, no request needs to be looked at before its session is opened."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What one view does about others. ``wait`` and ``lease`` in seconds, None as the settings."""
 
@@ -330,8 +346,9 @@ class Policy:
             raise
 
     def _is_overruled(self, request: Any) -> bool:
-        """Whether the method that is asked for names a policy, beside the view's."""
-        return self in marks(request)[:-1]
+        """Whether the method that is asked for names another policy than the view does."""
+        *others, own = marks(request) or [self]
+        return own != self and self in others
 
 
 def marks(request: Any, view: Callable[..., Any] | None = None) -> list[Policy]:
@@ -344,7 +361,10 @@ def marks(request: Any, view: Callable[..., Any] | None = None) -> list[Policy]:
     cls = getattr(view, "view_class", None) or getattr(view, "cls", None)
     method = str(request.method).lower()
     # As viewsets of DRF have it, which name their methods otherwise.
-    handler = getattr(cls, (getattr(view, "actions", None) or {}).get(method, method), None)
+    actions = getattr(view, "actions", None) or {}
+    handler = getattr(cls, actions.get(method, method), None)
+    if handler is None and method == "head":
+        handler = getattr(cls, "get", None)
     found = (getattr(each, MARK, None) for each in (view, handler))
     return [policy for policy in found if policy is not None]
 

@@ -13,6 +13,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncClient, Client
 from django.urls import path
 from django.utils import translation
+from django.utils.decorators import method_decorator
+from django.views import View
 
 from django_header_sessions.decorators import readonly_session, serialized_session
 from django_header_sessions.engine import SessionStore
@@ -62,9 +64,49 @@ async def areads_and_calls(request: HttpRequest) -> HttpResponse:
     return await aalone(request)
 
 
+class Alone(View):
+    @method_decorator(serialized_session)
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return plain(request)
+
+
+class AsyncAlone(View):
+    @method_decorator(serialized_session)
+    async def get(self, request: HttpRequest) -> HttpResponse:
+        return await aplain(request)
+
+
+@method_decorator(serialized_session, name="dispatch")
+class Reads(View):
+    @method_decorator(readonly_session)
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return plain(request)
+
+
+@method_decorator(serialized_session, name="dispatch")
+class AsyncReads(View):
+    @method_decorator(readonly_session)
+    async def get(self, request: HttpRequest) -> HttpResponse:
+        return await aplain(request)
+
+
 VIEWS: dict[str, dict[str, Any]] = {
-    "sync": {"plain": plain, "alone": alone, "calls": calls, "reads": reads_and_calls},
-    "async": {"plain": aplain, "alone": aalone, "calls": acalls, "reads": areads_and_calls},
+    "sync": {
+        "plain": plain,
+        "alone": alone,
+        "calls": calls,
+        "reads": reads_and_calls,
+        "cls": Alone.as_view(),
+        "clsreads": Reads.as_view(),
+    },
+    "async": {
+        "plain": aplain,
+        "alone": aalone,
+        "calls": acalls,
+        "reads": areads_and_calls,
+        "cls": AsyncAlone.as_view(),
+        "clsreads": AsyncReads.as_view(),
+    },
 }
 
 
@@ -110,7 +152,18 @@ class Redirecting:
         where = {"elsewhere": Elsewhere, "nowhere": Nowhere}.get(request.GET.get("urls"))
         if where is not None:
             request.urlconf = where
-        return self.get_response(request)
+        if "block" not in request.GET:
+            return self.get_response(request)
+        if iscoroutinefunction(self.get_response):
+            return self._in_block(request)
+        with request.session.serialized() as session:
+            session["after"] = 1
+            return self.get_response(request)
+
+    async def _in_block(self, request: Any) -> Any:
+        async with request.session.serialized() as session:
+            session["after"] = 1
+            return await self.get_response(request)
 
 
 pytestmark = pytest.mark.urls(__name__)
@@ -139,7 +192,9 @@ class Caller:
         session.save()
         self.key = str(session.session_key)
 
-    async def __call__(self, view: str, query: str = "", **headers: str) -> Any:
+    async def __call__(
+        self, view: str, query: str = "", method: str = "get", **headers: str
+    ) -> Any:
         start = "admin/" if self.transport == "cookie" else ""
         client: Any = (AsyncClient if self.mode == "async" else Client)(
             raise_request_exception=False
@@ -150,17 +205,20 @@ class Caller:
             headers[KEY] = self.key
         headers |= {"Accept": "application/json"}
         where = f"/{start}{self.mode}/{view}/{query}"
-        return await self._get(client, where, headers)
+        return await self._get(client, where, headers, method)
 
     async def at(self, where: str) -> Any:
         """The answer at another place, which is no cookie path."""
         client = AsyncClient() if self.mode == "async" else Client()
         return await self._get(client, where, {KEY: self.key})
 
-    async def _get(self, client: Any, where: str, headers: dict[str, str]) -> Any:
+    async def _get(
+        self, client: Any, where: str, headers: dict[str, str], method: str = "get"
+    ) -> Any:
+        call = getattr(client, method)
         if self.mode == "async":
-            return await client.get(where, headers=headers)
-        return await sync_to_async(client.get)(where, headers=headers)
+            return await call(where, headers=headers)
+        return await sync_to_async(call)(where, headers=headers)
 
     def other(self) -> SessionStore:
         """The same session in another request."""
@@ -317,6 +375,35 @@ async def test_a_view_that_was_not_foreseen_has_its_session_alone_all_the_same(
         assert answer.json() == {"locked": False, "n": 1}
     assert seen == [False, False, True, False, True]
     assert by_header.free()
+
+
+@pytest.mark.parametrize("where", ["plain/?block=1", "alone/?block=1&urls=elsewhere"])
+async def test_a_block_of_a_middleware_is_around_whatever_view_is_called(
+    caller: Caller, where: str
+) -> None:
+    seen: list[bool] = []
+    during.append(lambda request: seen.append(caller.free()))
+    answer = await caller(*where.split("/"))
+    assert answer.json() == {"locked": True, "n": 1}
+    assert seen == [False]
+    assert caller.free()
+    assert caller.other()["after"] == 1
+
+
+# What is said of a view and of its methods.
+
+
+async def test_decorators_without_arguments_are_told_apart_by_what_they_say(
+    by_header: Caller,
+) -> None:
+    """``method_decorator`` makes such a one anew for each call."""
+    other = by_header.other()
+    other.lock()
+    answer = await by_header("cls")
+    assert (answer.status_code, answer.json()["executed"]) == (409, False)
+    # The method's own counts, and HEAD is GET's.
+    for method in ("get", "head"):
+        assert (await by_header("clsreads", method=method)).status_code == 200
 
 
 # What answers depend on.

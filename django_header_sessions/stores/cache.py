@@ -141,6 +141,9 @@ class CacheStore:
                 if record is not None and _opens(record, key, transport):
                     record = replace(record, last_seen=now)
                     self._write(key.id, record, now, terms.idle)
+                    contexts = self._contexts(key.id, now)
+                    if contexts:
+                        self._write_contexts(key.id, contexts, record, terms, (), now)
         if record is None or not _opens(record, key, transport):
             return None
         return Opened(dict(record.fields), _live(key.id, record, now, now, terms.idle))
@@ -228,21 +231,27 @@ class CacheStore:
             return dict(contexts[name].fields)
 
     def contexts(self, session_id: str) -> list[LiveContext]:
-        now = _now()
-        found = {} if self._read(session_id) is None else self._contexts(session_id, now)
+        record, now = self._read(session_id), _now()
+        if record is None:
+            return []
+        gone, found = (
+            now + self._seen(session_id, record).expires_in,
+            self._contexts(session_id, now),
+        )
         return [
-            LiveContext(name, size(one.fields), len(one.fields), one.gone - now)
+            LiveContext(name, size(one.fields), len(one.fields), min(one.gone, gone) - now)
             for name, one in sorted(found.items())
         ]
 
     def end_context(self, session_id: str, name: str) -> bool:
         with self._locked(session_id):
             now = _now()
-            contexts = self._contexts(session_id, now)
-            there = contexts.pop(name, None) is not None
-            if there:
-                self._store_contexts(session_id, contexts, now)
-            return there
+            record, contexts = self._read(session_id), self._contexts(session_id, now)
+            if record is None or contexts.pop(name, None) is None:
+                return False
+            gone = now + self._seen(session_id, record).expires_in
+            self._store_contexts(session_id, contexts, now, gone)
+            return True
 
     def end(self, session_id: str) -> bool:
         with self._locked(session_id):
@@ -446,23 +455,22 @@ class CacheStore:
     ) -> None:
         """Store the contexts; the idle timeout of those that were used begins now, and all end with
         their session at the latest."""
-        session_gone = record.lifetime(record.last_seen, terms.idle)[1]
-        timed = {
-            name: replace(
-                context,
-                gone=min(now + context.idle if name in used else context.gone, session_gone),
-            )
-            for name, context in contexts.items()
+        timed = contexts | {
+            name: replace(contexts[name], gone=now + contexts[name].idle)
+            for name in contexts.keys() & set(used)
         }
-        self._store_contexts(session_id, timed, now)
+        session_gone = record.lifetime(record.last_seen, terms.idle)[1]
+        self._store_contexts(session_id, timed, now, session_gone)
 
-    def _store_contexts(self, session_id: str, contexts: dict[str, Context], now: int) -> None:
+    def _store_contexts(
+        self, session_id: str, contexts: dict[str, Context], now: int, session_gone: int
+    ) -> None:
         name = f"hs:c:{session_id}"
         if not contexts:
             _asking(self._cache.delete, name)
             return
         last = max(context.gone for context in contexts.values())
-        _asking(self._cache.set, name, contexts, (last - now) / 1000)
+        _asking(self._cache.set, name, contexts, (min(last, session_gone) - now) / 1000)
 
     # What LocMem does otherwise.
 

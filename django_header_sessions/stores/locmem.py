@@ -126,8 +126,10 @@ class LocMemStore(CacheStore):
                         self._index.tally(_now(), created=1)
             return written
 
-    def _store_contexts(self, session_id: str, contexts: dict[str, Context], now: int) -> None:
-        super()._store_contexts(session_id, contexts, now)
+    def _store_contexts(
+        self, session_id: str, contexts: dict[str, Context], now: int, session_gone: int
+    ) -> None:
+        super()._store_contexts(session_id, contexts, now, session_gone)
         self._index.put_contexts(session_id, sum(size(one.fields) for one in contexts.values()))
 
     def _answers(self) -> bool:

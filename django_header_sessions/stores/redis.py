@@ -306,7 +306,7 @@ class RedisStore:
         bucket = self._bucket(key.id)
         answer = yield Call(
             OPEN,
-            bucket.session(key.id, transport),
+            [*bucket.session(key.id, transport), bucket.contexts(key.id)],
             (key.id, key.secret_hash, _LETTER[transport], terms.idle),
         )
         if answer == SUPERSEDED:
@@ -387,7 +387,7 @@ class RedisStore:
         bucket = self._bucket(key.id)
         answer = yield Call(
             LOCK,
-            [*bucket.session(key.id, transport), *bucket.lock(key.id)],
+            [*bucket.session(key.id, transport), *bucket.lock(key.id), bucket.contexts(key.id)],
             (key.id, key.secret_hash, _LETTER[transport], terms.idle, ticket, lease, PATIENCE),
         )
         if isinstance(answer, list):
@@ -429,7 +429,7 @@ class RedisStore:
         )
 
     def _end_context(self, session_id: str, name: str) -> Steps[bool]:
-        _, contexts = self._bucket(session_id).session_and_contexts(session_id)
+        contexts = self._bucket(session_id).contexts(session_id)
         return bool((yield Call(END_CONTEXT, [contexts], (name,))))
 
     def _end(self, session_id: str) -> Steps[bool]:
@@ -441,8 +441,8 @@ class RedisStore:
 
     def _ending(self, session_id: str) -> Call:
         bucket = self._bucket(session_id)
-        _, contexts = bucket.session_and_contexts(session_id)
-        return Call(END, [*bucket.everything(session_id), contexts], (session_id,))
+        keys = [*bucket.everything(session_id), bucket.contexts(session_id)]
+        return Call(END, keys, (session_id,))
 
     def _exists(self, key: SessionKey) -> Steps[bool]:
         # Through a script, which counts as a write, so that a replica refuses to answer.
@@ -635,16 +635,19 @@ class _Bucket:
     def commit(self, session_id: str, transport: str, commit: Commit) -> list[str]:
         keys = [*self.session(session_id, transport), self.users]
         if commit.ticket:
-            return [*keys, self._contexts + session_id, *self.lock(session_id)]
+            return [*keys, self.contexts(session_id), *self.lock(session_id)]
         if commit.contexts or commit.signed or commit.expiry:
-            return [*keys, self._contexts + session_id]
+            return [*keys, self.contexts(session_id)]
         return keys
+
+    def contexts(self, session_id: str) -> str:
+        return self._contexts + session_id
 
     def lock(self, session_id: str) -> list[str]:
         return [part + session_id for part in self._lock]
 
     def session_and_contexts(self, session_id: str) -> list[str]:
-        return [self._prefix + session_id, self._contexts + session_id]
+        return [self._prefix + session_id, self.contexts(session_id)]
 
     def everything(self, session_id: str) -> list[str]:
         return [self._prefix + session_id, *self.indexes, self.users, self.counters]

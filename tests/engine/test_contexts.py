@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -224,18 +226,82 @@ async def test_a_promotion_merges_the_fields_into_the_session(shared: Sessions) 
     assert dict(await (await shared.opened(face.key)).context("tool")) == {}
 
 
-async def test_what_was_assigned_in_the_session_stands_against_a_promotion(
-    shared: Sessions,
+@pytest.mark.parametrize("pending", ["assigned", "deleted"])
+async def test_a_promotion_replaces_what_was_to_be_stored_under_the_same_name(
+    shared: Sessions, pending: str
 ) -> None:
     face = await shared.saved(a="session's")
     (await face.context("tool"))["a"] = "context's"
     await finish(face)
     caller = await shared.opened(face.key)
-    await caller.set("a", "assigned")
+    if pending == "assigned":
+        await caller.set("a", "assigned")
+    else:
+        await caller.pop("a")
     await ask(await caller.context("tool"), shared.half, "promote")
-    assert await caller.get("a") == "assigned"
+    assert await caller.get("a") == "context's"
+    await finish(caller)
+    assert await shared.stored(face) == {"a": "context's"}
+    # What is assigned afterwards stands.
+    caller = await shared.opened(face.key)
+    context = await caller.context("tool")
+    context["a"] = "context's"
+    await ask(context, shared.half, "promote")
+    await caller.set("a", "assigned")
     await finish(caller)
     assert await shared.stored(face) == {"a": "assigned"}
+
+
+async def test_tasks_of_one_request_that_use_the_same_context_have_the_same(
+    any_store: Store,
+) -> None:
+    sessions = Sessions("header", "async")
+    face = await sessions.saved(a=1)
+
+    async def use(name: str) -> None:
+        (await face.context("tool"))[name] = 1
+
+    await asyncio.gather(use("a"), use("b"))
+    await finish(face)
+    assert dict(await (await sessions.opened(face.key)).context("tool")) == {"a": 1, "b": 1}
+
+
+async def test_a_block_of_a_context_that_raises_forgets_what_it_changed(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    context = await face.context("tool")
+    context["before"] = [1]
+
+    def change() -> None:
+        context["within"] = 1
+        context["before"].append(2)
+        raise ZeroDivisionError
+
+    with suppress(ZeroDivisionError):
+        if shared.half == "async":
+            async with context:
+                change()
+        else:
+            with context:
+                change()
+    assert dict(context) == {"before": [1]}
+    await finish(face)
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {"before": [1]}
+
+
+async def test_a_context_of_a_session_that_was_flushed_is_not_the_next_ones(
+    shared: Sessions,
+) -> None:
+    face = await shared.saved(a=1)
+    context = await face.context("tool")
+    context["n"] = 1
+    await face.flush()
+    await face.set("b", 2)
+    for name in ("save", "promote"):
+        with pytest.raises(ContextUnknown):
+            await ask(context, shared.half, name)
+    await finish(face)
+    assert await face.contexts() == []
+    assert await shared.stored(face) == {"b": 2}
 
 
 async def test_a_context_that_was_never_stored_can_be_promoted(shared: Sessions) -> None:

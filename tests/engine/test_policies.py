@@ -14,9 +14,10 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 
-from django_header_sessions import registry
+from django_header_sessions import policies, registry
 from django_header_sessions.engine import SessionStore
 from django_header_sessions.exceptions import (
+    ContextUnknown,
     LeaseExpired,
     SessionBusy,
     SessionEnded,
@@ -660,6 +661,138 @@ async def test_a_context_that_was_only_read_before_the_lock_is_read_anew(shared:
     assert dict(await (await shared.opened(face.key)).context("tool")) == {"n": 3}
 
 
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_context_that_was_opened_before_the_block_is_the_same_within_it(
+    shared: Sessions, *, there: bool
+) -> None:
+    face = await shared.saved(a=1)
+    if there:
+        (await face.context("tool"))["n"] = 1
+        await face.finish(commit=True)
+    mine = await shared.opened(face.key)
+    context = await mine.context("tool")
+    assert context.get("n", 0) == int(there)
+    context["mine"] = [1]
+    async with Serialized(await shared.opened(face.key)) as other:
+        (await other.context("tool"))["n"] = 2
+    async with Serialized(mine):
+        context["n"] = context["n"] + 1
+        context["mine"].append(2)
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {"n": 3, "mine": [1, 2]}
+    context["n"] = 4
+    await mine.finish(commit=True)
+    assert (await (await shared.opened(face.key)).context("tool"))["n"] == 4
+
+
+async def test_a_context_that_was_ended_before_the_lock(shared: Sessions) -> None:
+    """One that has a name is made anew; a handle is for ever what it was made for."""
+    face = await shared.saved(a=1)
+    handle = await face.new_context()
+    (await face.context("tool"))["n"] = 1
+    await face.finish(commit=True)
+    mine = await shared.opened(face.key)
+    named, handled = await mine.context("tool"), await mine.context(handle)
+    for name in ("tool", handle):
+        assert await face.end_context(name)
+    async with Serialized(mine):
+        assert dict(named) == {}
+        named["n"] = 2
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {"n": 2}
+    handled["n"] = 2
+    with pytest.raises(ContextUnknown):
+        await mine.finish(commit=True)
+
+
+async def test_a_context_that_a_failed_block_opened_first_can_be_used_after_it(
+    shared: Sessions,
+) -> None:
+    face = await shared.saved(a=1)
+    with suppress(ZeroDivisionError):
+        async with Serialized(face):
+            context = await face.context("tool")
+            context["n"] = 1
+            raise ZeroDivisionError
+    assert dict(context) == {}
+    context["m"] = 2
+    await face.finish(commit=True)
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {"m": 2}
+
+
+@pytest.mark.parametrize("cleared", [False, True])
+async def test_what_a_failed_block_counted_is_stored_and_what_was_assigned_before_it_still_is(
+    shared: Sessions, *, cleared: bool
+) -> None:
+    face = await shared.saved(n=1, c=7, gone=1)
+    mine = await shared.opened(face.key)
+    if cleared:
+        mine.session.clear()
+    else:
+        await mine.pop("gone")
+    await mine.set("a", 5)
+    await mine.set("c", 1)
+    with suppress(ZeroDivisionError):
+        async with Serialized(mine):
+            await mine.set("c", 10)
+            await mine.set("within", 1)
+            assert await mine.increment("c") == 11
+            raise ZeroDivisionError
+    await mine.finish(commit=True)
+    stored = await shared.stored(face)
+    assert stored is not None
+    # A session that was cleared is stored whole by what counts in it.
+    stored.pop("within", None) if cleared else None
+    assert stored == {"a": 5, "c": 11} | ({} if cleared else {"n": 1})
+
+
+async def test_a_lock_is_not_kept_where_a_context_holds_what_cannot_be_stored(
+    shared: Sessions,
+) -> None:
+    face = await shared.saved(n=1)
+    mine = await shared.opened(face.key)
+    (await mine.context("tool"))["n"] = object()
+    with pytest.raises(TypeError):
+        await mine.lock()
+    with pytest.raises(TypeError):
+        async with Serialized(mine):
+            raise AssertionError("it has no context to begin with")
+    async with Serialized(await shared.opened(face.key), wait=0) as other:
+        await other.set("n", 2)
+
+
+async def test_a_place_in_the_queue_of_one_session_is_none_in_anothers(shared: Sessions) -> None:
+    holder = await shared.opened((await shared.saved(n=1)).key)
+    await holder.lock()
+    mine = shared.new(holder.key)
+    assert await mine.open(Policy("serialized"))
+    await mine.flush()
+    await mine.set("n", 2)
+    await mine.save()
+    await mine.lock(wait=0)
+    with pytest.raises(SessionBusy):
+        await (await shared.opened(mine.key)).lock(wait=0)
+    await mine.set("n", 3)
+    await mine.finish(commit=True)
+    async with Serialized(await shared.opened(mine.key), wait=0) as other:
+        assert await other.get("n") == 3
+
+
+async def test_what_was_changed_in_place_where_it_was_only_to_be_read(shared: Sessions) -> None:
+    face = await shared.saved(cart=["a"])
+    (await face.context("tool"))["cart"] = [1]
+    await face.finish(commit=True)
+    mine = await shared.opened(face.key)
+    context = await mine.context("tool")
+    await mine.set("mine", [1])
+    with mine.session.readonly():
+        (await mine.get("cart")).append("stale")
+        (await mine.get("mine")).append("stale")
+        context["cart"].append("stale")
+    await mine.set("seen", 1)
+    await mine.finish(commit=True)
+    assert await shared.stored(face) == {"cart": ["a"], "mine": [1], "seen": 1}
+    assert dict(await (await shared.opened(face.key)).context("tool")) == {"cart": [1]}
+
+
 async def test_what_cannot_be_stored_was_assigned_before_the_block(shared: Sessions) -> None:
     face = await shared.saved(n=1)
     mine = await shared.opened(face.key)
@@ -857,13 +990,25 @@ async def whole_request(session: SessionStore) -> None:
         raise
 
 
+async def whole_read(session: SessionStore) -> None:
+    """The same of one that stores nothing; and nothing is left for others to give back."""
+    try:
+        await session.aopen(Policy("serialized"))
+        assert session["n"] == 1
+        await session.afinish(commit=True)
+    except BaseException:
+        await session.aunlock()
+        policies._owed.clear()
+        raise
+
+
 async def reads(session: SessionStore) -> None:
     await session.alock()
     await session.aunlock()
 
 
 @pytest.mark.parametrize("answered", [False, True])
-@pytest.mark.parametrize("work", [block, whole_request, reads])
+@pytest.mark.parametrize("work", [block, whole_request, whole_read, reads])
 @pytest.mark.parametrize("store_of", ["redis", "locmem"])
 async def test_who_is_cancelled_at_any_question_leaves_the_session_to_others(
     work: Callable[[SessionStore], Coroutine[Any, Any, None]],

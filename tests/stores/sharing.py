@@ -428,18 +428,19 @@ class ContextContract(Base):
         committed = await verbs.commit(key, contexts=[change], most=1)
         assert committed.promoted == {"a": b"2"}
         assert [one.name for one in await verbs.contexts(key.id)] == ["one"]
+        # Nor where there are more already than there may be by now.
+        assert (await verbs.commit(key, contexts=[change], most=0)).promoted == {"a": b"2"}
 
     async def test_a_lifetime_that_was_shortened_and_lengthened_again(self, verbs: Verbs) -> None:
-        """A context that was to end with its session is not there again with a longer one; what
-        is made now is."""
         key = await verbs.create()
         await verbs.commit_context(key, "one", new=True)
         await verbs.commit(key, expiry=Expiry("deadline", 60 * SECOND))
         (context,) = await verbs.contexts(key.id)
-        assert context.expires_in <= IDLE
+        assert context.expires_in <= 60 * SECOND
         await verbs.commit(key, expiry=Expiry("deadline", HOUR))
         await verbs.commit_context(key, "two", new=True)
-        verbs.bench.forward(IDLE - SLACK)
+        verbs.bench.forward(60 * SECOND + SLACK)
+        assert await verbs.open_context(key, "one") == {}
         assert await verbs.open_context(key, "two") == {}
 
     @pytest.mark.parametrize("how", ["end", "expire", "shorten"])
@@ -473,6 +474,26 @@ class ContextContract(Base):
         await verbs.commit_context(key, "one", new=True, idle=100 * HOUR)
         (context,) = await verbs.contexts(key.id)
         assert context.expires_in <= IDLE + IDLE // 32
+
+    async def test_a_context_that_idles_for_longer_than_its_session_is_there_while_that_is_used(
+        self, verbs: Verbs
+    ) -> None:
+        key = await verbs.create()
+        changes = Changes(set={"a": b"of the context"})
+        await verbs.commit_context(key, "one", changes, new=True, idle=3 * IDLE)
+        await verbs.commit_context(key, "two", changes, new=True, idle=IDLE // 8)
+        for _ in range(4):
+            verbs.bench.forward(IDLE // 2)
+            assert (await verbs.there(key)).session.id == key.id
+        assert [one.name for one in await verbs.contexts(key.id)] == ["one"]
+        # A lock is a use of the session, too.
+        await verbs.lock(key, "a.1")
+        verbs.bench.forward(IDLE // 2)
+        assert await verbs.open_context(key, "one") == {"a": b"of the context"}
+        # And so is a longer lifetime.
+        await verbs.commit(key, expiry=Expiry("idle", 2 * IDLE))
+        verbs.bench.forward(IDLE + IDLE // 2)
+        assert await verbs.open_context(key, "one") == {"a": b"of the context"}
 
     async def test_one_is_ended_alone(self, verbs: Verbs) -> None:
         key = await verbs.create()

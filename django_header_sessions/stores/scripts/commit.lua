@@ -37,8 +37,10 @@ if ARGV[15] ~= '0' then
   for _ = 1, ARGV[15] do
     if not metas[ARGV[add]] then
       if ARGV[add + 1] == '' then return 3 end
-      if ARGV[add + 2] == '' then most = most - 1 end
-      if most < 0 then return 4 end
+      if ARGV[add + 2] == '' then
+        most = most - 1
+        if most < 0 then return 4 end
+      end
     end
     changes[#changes + 1] = add
     add = add + 5 + 2 * ARGV[add + 3] + ARGV[add + 4]
@@ -119,7 +121,6 @@ end
 
 local promoted = ''
 if metas then
-  local session_gone = redis.call('PEXPIRETIME', KEYS[1])
   for _, at in ipairs(changes) do
     local name, idle = ARGV[at], tonumber(ARGV[at + 1])
     local order, values = {}, {}
@@ -142,7 +143,7 @@ if metas then
       end
     end
     if ARGV[at + 2] == '' then
-      put_context(KEYS[5], metas, name, fields, idle, now, session_gone)
+      put_context(KEYS[5], metas, name, fields, idle, now)
     else
       for i = 1, #fields, 2 do redis.call('HSET', KEYS[1], fields[i], fields[i + 1]) end
       redis.call('HDEL', KEYS[5], 'd' .. name, 'm' .. name)
@@ -150,7 +151,7 @@ if metas then
       promoted = cmsgpack.pack(fields)
     end
   end
-  time_contexts(KEYS[5], metas, session_gone)
+  time_contexts(KEYS[5], metas, redis.call('PEXPIRETIME', KEYS[1]))
 end
 
 local next_one = ''

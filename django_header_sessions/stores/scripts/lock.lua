@@ -2,7 +2,7 @@
 -- Takes the lock of a session, in the order of arrival, and opens the session: when memory is full,
 -- too, so that reads go on.
 -- KEYS  1 session  2 index of the anonymous  3 index of the signed in  4 lock  5 queue
---       6 who waits
+--       6 who waits  7 contexts
 -- ARGV  1 id  2 hash of the secret  3 transport  4 default idle timeout  5 ticket
 --       6 milliseconds of the lease  7 of a wait, after which who did not ask again is passed over
 -- Answers 0, 1 or a session as open.lua does; or {milliseconds until the lease of another ends} to
@@ -28,5 +28,5 @@ if not holder then
   redis.call('ZREM', KEYS[5], ARGV[5])
   redis.call('ZREM', KEYS[6], ARGV[5])
 end
-return opened(KEYS[1], m[8] and KEYS[3] or KEYS[2], ARGV[1], now, ARGV[4], m[5], m[6], m[7], m[4],
-  m[8])
+return opened(KEYS[1], m[8] and KEYS[3] or KEYS[2], KEYS[7], ARGV[1], now, ARGV[4], m[5], m[6],
+  m[7], m[4], m[8])

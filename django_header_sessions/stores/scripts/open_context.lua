@@ -8,11 +8,11 @@ local m = redis.call('HMGET', KEYS[1], H, T, P)
 if not m[1] or m[2] ~= ARGV[3] then return 0 end
 if m[1] ~= ARGV[2] then return was_good(m[3], ARGV[2]) and 1 or 0 end
 
-local now, session_gone = clock(), redis.call('PEXPIRETIME', KEYS[1])
+local now = clock()
 local metas = contexts_in(KEYS[2], now)
 local meta = metas[ARGV[4]]
 if not meta then return 3 end
-meta[1] = math.min(now + meta[2], session_gone)
+meta[1] = now + meta[2]
 redis.call('HSET', KEYS[2], 'm' .. ARGV[4], string.format('%d %d %d %d', unpack(meta)))
-time_contexts(KEYS[2], metas, session_gone)
+time_contexts(KEYS[2], metas, redis.call('PEXPIRETIME', KEYS[1]))
 return {ARGV[1] .. ARGV[4], redis.call('HGET', KEYS[2], 'd' .. ARGV[4])}

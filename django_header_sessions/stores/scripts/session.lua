@@ -60,19 +60,6 @@ local function tally(counters, now, what, by)
   end
 end
 
--- What a request gets that opens a session, of whose meta values it has `own_idle`, `own_deadline`,
--- `deadline`, `seen` and `user`. Slides the idle timeout once per grain: key, index and last seen
--- together.
-local function opened(session, index, id, now, idle, own_idle, own_deadline, deadline, seen, user)
-  local over, gone = lifetime(now, idle, own_idle, own_deadline, deadline)
-  if now - seen >= grain(tonumber(own_idle or idle)) then
-    redis.call('HSET', session, S, now)
-    redis.call('PEXPIREAT', session, gone)
-    redis.call('ZADD', index, gone, member(id, user))
-  end
-  return packed(id, over - now, now, redis.call('HGETALL', session))
-end
-
 -- Whose turn it is of those who wait for a lock: the first to have come that asks again still.
 local function next_turn(queue, waiters, now)
   while true do
@@ -142,14 +129,29 @@ local function time_contexts(key, metas, session_gone)
   if last > 0 then redis.call('PEXPIREAT', key, math.min(last, session_gone)) end
 end
 
--- Stores what a context has; its idle timeout begins anew, and its session caps it.
-local function put_context(key, metas, name, fields, idle, now, session_gone)
+-- Stores what a context has; its idle timeout begins anew.
+local function put_context(key, metas, name, fields, idle, now)
   local count, bytes = #fields / 2, 0
   for _, text in ipairs(fields) do bytes = bytes + #text end
-  local gone = math.min(now + idle, session_gone)
+  local gone = now + idle
   redis.call('HSET', key, 'd' .. name, cmsgpack.pack(fields), 'm' .. name,
     string.format('%d %d %d %d', gone, idle, count, bytes))
   metas[name] = {gone, idle, count, bytes}
+end
+
+-- What a request gets that opens a session, of whose meta values it has `own_idle`, `own_deadline`,
+-- `deadline`, `seen` and `user`. Slides the idle timeout once per grain: key, index, last seen and
+-- contexts together.
+local function opened(session, index, contexts, id, now, idle, own_idle, own_deadline, deadline,
+    seen, user)
+  local over, gone = lifetime(now, idle, own_idle, own_deadline, deadline)
+  if now - seen >= grain(tonumber(own_idle or idle)) then
+    redis.call('HSET', session, S, now)
+    redis.call('PEXPIREAT', session, gone)
+    redis.call('ZADD', index, gone, member(id, user))
+    time_contexts(contexts, contexts_in(contexts, now), gone)
+  end
+  return packed(id, over - now, now, redis.call('HGETALL', session))
 end
 
 -- Whether a hash is one of the last four.
