@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from typing import Any
@@ -90,6 +91,13 @@ def _empty_locmem() -> Iterator[None]:
         while page := store.page(1000).sessions:
             for session in page:
                 store.end(session.id)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Ten thousand tests are there for the whole run: the collector need not look at them again
+    and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -93,15 +93,17 @@ NOT_RAISED: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def probed() -> bool:
-    return "header-sessions-probe" in str(threading.enumerate())
+def nobody_probes() -> bool:
+    """Whether there are no probes of other tests' stores, which would read what is set here. They
+    end with their stores, which a probe holds while it is on its way."""
+    if "header-sessions-probe" not in str(threading.enumerate()):
+        return True
+    gc.collect()
+    return False
 
 
 def prepare(settings: Any, monkeypatch: pytest.MonkeyPatch, overrides: dict[str, Any]) -> None:
-    # Stores of other tests, whose probes would read what is set here.
-    if probed():
-        gc.collect()
-        wait_until(lambda: not probed())
+    wait_until(nobody_probes)
     overrides = dict(overrides)
     monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
     if "WEB_CONCURRENCY" in overrides:
