@@ -75,13 +75,17 @@ def same(one: Any, other: Any) -> bool:
 
 # Codec.
 
+unhurried = settings(deadline=None)  # a busy machine may take its time
+
 
 @pytest.mark.parametrize("codec", [BARE, OWN, ENCRYPTING], ids=["bare", "own", "encrypting"])
+@unhurried
 @given(value=values)
 def test_whatever_json_can_hold_comes_back(codec: Codec, value: Any) -> None:
     assert same(codec.decode("a", codec.encode("a", value)), value)
 
 
+@unhurried
 @given(value=values)
 def test_what_is_kept_is_digits_for_a_number_the_text_itself_or_tagged(value: Any) -> None:
     raw = BARE.encode("a", value)
@@ -142,6 +146,7 @@ class Dictionaries:
         return dict(json.loads(data))
 
 
+@unhurried
 @given(value=values)
 def test_a_serializer_is_given_a_dictionary_of_the_field(value: Any) -> None:
     codec = Codec(Dictionaries)
@@ -168,6 +173,7 @@ def test_what_json_writes_as_a_number_or_a_text_is_read_as_one() -> None:
     assert same(BARE.decode("a", BARE.encode("a", (1, "a"))), [1, "a"])
 
 
+@unhurried
 @given(value=values)
 def test_another_serializer_sees_everything(value: Any) -> None:
     for codec in (OWN, ENCRYPTING):
@@ -188,6 +194,7 @@ def test_what_json_cannot_hold_is_a_type_error(value: Any) -> None:
 
 
 @pytest.mark.parametrize("codec", [BARE, OWN, ENCRYPTING], ids=["bare", "own", "encrypting"])
+@unhurried
 @given(value=values)
 def test_a_value_that_was_only_read_does_not_differ(codec: Codec, value: Any) -> None:
     raw = codec.encode("a", value)
@@ -195,6 +202,7 @@ def test_a_value_that_was_only_read_does_not_differ(codec: Codec, value: Any) ->
 
 
 @pytest.mark.parametrize("codec", [BARE, OWN, ENCRYPTING], ids=["bare", "own", "encrypting"])
+@unhurried
 @given(value=st.lists(values, max_size=3) | st.dictionaries(all_text, values, max_size=3))
 def test_a_value_that_was_changed_in_place_differs(codec: Codec, value: Any) -> None:
     raw = codec.encode("a", value)
@@ -210,6 +218,7 @@ def test_a_value_that_was_changed_in_place_differs(codec: Codec, value: Any) -> 
 # Names.
 
 
+@unhurried
 @given(name=st.none() | st.booleans() | st.integers() | st.floats() | all_text)
 def test_names_are_coerced_as_json_coerces_them(name: Any) -> None:
     (coerced,) = json.loads(json.dumps({name: 1}))
@@ -225,6 +234,7 @@ def test_what_cannot_name_a_field_is_a_type_error(name: object) -> None:
 # Changes.
 
 
+@unhurried
 @given(
     fields=st.dictionaries(st.text(max_size=2), st.binary(max_size=3)),
     clear=st.booleans(),
@@ -246,6 +256,7 @@ def test_changes_clear_then_set_then_delete(
     assert bool(changes) is bool(clear or changed or deleted)
 
 
+@unhurried
 @given(raw=st.none() | st.binary(max_size=21) | like_numbers.map(str.encode), by=st.integers())
 def test_a_counter_is_raised_exactly_or_not_at_all(raw: bytes | None, by: int) -> None:
     if raw is not None and not is_counter(raw):
@@ -361,6 +372,7 @@ def test_what_is_not_there_is_a_key_error() -> None:
             del fields[missing]
 
 
+@unhurried
 @given(
     st.dictionaries(all_text, st.binary(max_size=5), max_size=4),
     st.dictionaries(all_text, st.binary(max_size=5), max_size=4),
