@@ -155,8 +155,9 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
       end
     end
   end
-  if key:find(':[clqw]:') then
-    redis.call('PEXPIREAT', key, redis.call('PEXPIRETIME', key) - ARGV[1])
+  local expires = redis.call('PEXPIRETIME', key)
+  if key:find(':[clqw]:') and expires > 0 then
+    redis.call('PEXPIREAT', key, expires - ARGV[1])
   end
 end
 """
