@@ -12,6 +12,7 @@ import pytest
 
 from django_header_sessions import policies, registry
 from django_header_sessions.engine import SessionStore
+from django_header_sessions.exceptions import SessionUnavailable
 from django_header_sessions.stores import get_store
 
 from . import site
@@ -132,37 +133,89 @@ async def test_a_full_store_locks_and_unlocks_and_refuses_what_is_to_be_stored(
     assert (await caller("alone/read")).body == {"n": 3}
 
 
+async def test_a_full_store_opens_lists_and_ends_contexts_and_refuses_others(
+    store: Failing, mode: str
+) -> None:
+    session = SessionStore(transport="header")
+    for name in ("one", "two"):
+        (await session.acontext(name))["n"] = name
+    await session.asave()
+    store.valkey.client.config_set("maxmemory", "1")
+
+    async def work() -> None:
+        mine = SessionStore(session.session_key, transport="header")
+        context = await mine.acontext("one")
+        assert dict(context) == {"n": "one"}
+        assert [each.name for each in await mine.acontexts()] == ["one", "two"]
+        for write in (context.asave, context.apromote):
+            context["n"] = "another"
+            with pytest.raises(SessionUnavailable):
+                await write()
+        assert await mine.aend_context("two")
+        assert [each.name for each in await mine.acontexts()] == ["one"]
+
+    def sync() -> None:
+        mine = SessionStore(session.session_key, transport="header")
+        context = mine.context("one")
+        assert dict(context) == {"n": "one"}
+        assert [each.name for each in mine.contexts()] == ["one", "two"]
+        for write in (context.save, context.promote):
+            context["n"] = "another"
+            with pytest.raises(SessionUnavailable):
+                write()
+        assert mine.end_context("two")
+        assert [each.name for each in mine.contexts()] == ["one"]
+
+    await (work() if mode == "async" else asyncio.to_thread(sync))
+    store.valkey.client.config_set("maxmemory", "0")
+
+
 async def test_a_server_that_lost_its_data_while_one_had_the_session(
     store: Failing, caller: Caller, settings: Any
 ) -> None:
     await caller.started()
     settings.HEADER_SESSIONS_LOCK_WAIT = 20
-    waiting: list[asyncio.Task[Any]] = []
+    redis: Any = store.valkey.client
+    behind: list[asyncio.Task[Any]] = []
     loop = asyncio.get_running_loop()
 
+    def lose() -> None:
+        site.meanwhile.clear()
+        loop.call_soon_threadsafe(lambda: behind.append(loop.create_task(caller("alone/read"))))
+        asyncio.run_coroutine_threadsafe(until(lambda: redis.keys("*:q:*")), loop).result(20)
+        redis.flushall()
+
+    site.meanwhile.append(lose)
+    answer = await caller("alone/write", n=2)
+    assert (answer.status, answer.body["executed"]) == (401, True)
+    assert answer.body["type"].endswith(":ended")
+    # Neither has who waits, and its view did not run.
+    answer = await behind[0]
+    assert (answer.status, answer.body["executed"]) == (401, False)
+    assert site.ran[-1] == "write"
+    assert redis.keys("*") == []
+    assert await Caller(caller.mode, "header").started()
+
+
+async def test_a_server_that_was_started_anew_while_one_had_the_session(
+    store: Failing, caller: Caller
+) -> None:
+    await caller.started()
+
     def restart() -> None:
-        redis: Any = store.valkey.client
-        second = asyncio.run_coroutine_threadsafe(until(lambda: redis.keys("*:q:*")), loop)
-        loop.call_soon_threadsafe(
-            lambda: waiting.append(loop.create_task(caller("alone/read", again=1)))
-        )
-        second.result(20)
         site.meanwhile.clear()
         store.close()
         store.start()
 
     site.meanwhile.append(restart)
     answer = await caller("alone/write", n=2)
-    assert (answer.status, answer.body["executed"]) == (401, True)
-    assert answer.body["type"].endswith(":ended")
-    # Neither has who waits, and its view did not run.
-    behind = await waiting[0]
-    assert behind.status in (401, 503)
-    assert behind.body["executed"] is False
-    assert site.ran[-1] == "write"
-    answer = await caller("alone/read")
-    assert (answer.status, answer.body["executed"]) == (401, False)
-    assert await Caller(caller.mode, "header").started()
+    # By the word of the server, or because its connection was lost.
+    assert answer.status in (401, 503)
+    assert answer.body["executed"] is True
+    await until(lambda: registry.health().usable)
+    assert (await caller("alone/read")).status in (401, 503)
+    new = await Caller(caller.mode, "header").started()
+    assert (await new("alone/write", n=2)).status == 200
 
 
 async def test_a_lock_that_the_store_lost_fences_all_the_same(

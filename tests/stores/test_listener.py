@@ -16,12 +16,16 @@ from typing import Any
 import pytest
 import redis
 
+from django_header_sessions.engine import SessionStore
+from django_header_sessions.stores import get_store
 from django_header_sessions.stores import listener as module
+from django_header_sessions.stores.base import Draft, Opened, Terms
 from django_header_sessions.stores.bell import Waiter, process_name
 from django_header_sessions.stores.listener import Listener
 from tests.processes import ROOT, Valkey
 
 CHANNELS = "test:w:"
+TERMS = Terms(1_800_000, None)
 
 
 class Bench:
@@ -206,6 +210,32 @@ def test_a_connection_that_is_lost_while_nobody_waits_is_not_made_anew(
     thread.join(20)
     assert not thread.is_alive()
     assert len(bench.made) == 1
+
+
+def test_who_may_not_publish_or_subscribe_takes_turns_all_the_same(
+    valkey: Valkey, settings: Any
+) -> None:
+    """Later than others, as it is not woken."""
+    command: Any = valkey.client.execute_command
+    command("ACL", "DELUSER", "deaf")
+    command("ACL", "SETUSER", "deaf", "on", ">secret", "~*", "+@all", "-publish", "-subscribe")
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django_redis.cache.RedisCache",
+            "LOCATION": f"redis://deaf:secret@127.0.0.1:{valkey.port}/1",
+        }
+    }
+    key, _ = get_store("default").create(Draft("header", {"n": b"1"}), TERMS)
+    other = SessionStore(key, transport="header")
+    # Each has a process of its own to be called in.
+    assert isinstance(get_store("default").lock(key, "header", TERMS, "other.1", 60_000), Opened)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(other.lock, 20)
+        until(lambda: redis.Redis(port=valkey.port, db=1).keys("*:q:*"))
+        get_store("default").unlock(key.id, "other.1")
+        waiting.result(10)
+    assert other.locked
+    other.unlock()
 
 
 def test_a_fork_listens_for_itself_alone(valkey: Valkey) -> None:
