@@ -240,20 +240,42 @@ async def test_without_the_middleware_the_view_says_what_is_missing(decorate: An
             await decorate(view)(request)
 
 
-async def test_what_was_written_before_a_view_that_only_reads_is_stored(key: str) -> None:
-    """As by an inner middleware."""
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_what_was_written_before_a_view_that_only_reads_is_stored(
+    key: str, mode: str
+) -> None:
+    """As by an inner middleware, and by a view that calls it, which keeps its lock."""
     request: Any = RequestFactory().get("/")
-    request.session = SessionStore(key, transport="header")
-    await request.session.aopen()
-    request.session["early"] = 1
 
     @readonly_session
     async def view(request: Any) -> None:
         with pytest.raises(SessionReadOnly):
             request.session["late"] = 1
 
-    await view(request)
-    await request.session.afinish(commit=True)
+    @readonly_session
+    def sync_view(request: Any) -> None:
+        with pytest.raises(SessionReadOnly):
+            request.session["late"] = 1
+
+    def run() -> None:
+        request.session = session = SessionStore(key, transport="header")
+        assert session.open()
+        session.lock()
+        session["early"] = 1
+        sync_view(request)
+        assert session.locked
+        session.finish(commit=True)
+
+    if mode == "sync":
+        await sync_to_async(run)()
+    else:
+        request.session = session = SessionStore(key, transport="header")
+        assert await session.aopen()
+        await session.alock()
+        session["early"] = 1
+        await view(request)
+        assert session.locked
+        await session.afinish(commit=True)
     stored = SessionStore(key, transport="header")
     assert await stored.aopen()
     assert dict(stored.items()) == {"n": 1, "early": 1}

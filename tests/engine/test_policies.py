@@ -380,6 +380,26 @@ async def test_a_store_that_fails_while_unlocking_hides_nothing(
     assert mine.session.fault is None
 
 
+async def test_a_session_that_ends_while_it_is_asked_for_early_leaves_nobody_waiting(
+    local_sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    face = await local_sessions.saved(n=1)
+    other = await local_sessions.opened(face.key)
+    await other.lock()
+    late = local_sessions.new(face.key)
+    store: Any = late.session._store
+    lock = store.lock  # which its async twin calls in a thread
+
+    def queued(*args: Any) -> Any:
+        answer = lock(*args)
+        assert registry.end(face.key.id)
+        return answer
+
+    monkeypatch.setattr(store, "lock", queued)
+    assert not await late.open(Policy("serialized"))
+    assert not bell_of(late.session).awaited
+
+
 # Only to be read.
 
 

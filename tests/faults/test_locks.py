@@ -89,6 +89,19 @@ async def test_a_debt_is_paid_by_whoever_locks_next(store: Failing, caller: Call
     assert not policies._owed
 
 
+async def test_what_is_no_outage_is_no_debt(store: Failing, caller: Caller) -> None:
+    """Else it would be for ever, and every lock of the process would fail of it."""
+    await caller.started()
+    other = await Caller(caller.mode, "header").started()
+    (session,) = store.valkey.client.keys(f"*:s:{caller.key[:15]}")
+    store.valkey.client.set(session.replace(b":s:", b":q:"), "no queue")
+    for _ in range(2):
+        with pytest.raises(Exception, match="WRONGTYPE"):
+            await caller("alone/read")
+        assert not policies._owed
+        assert (await other("alone/read")).status == 200
+
+
 async def test_who_waited_when_the_store_hung_keeps_no_place(
     store: Failing, caller: Caller, settings: Any
 ) -> None:
