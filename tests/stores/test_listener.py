@@ -130,6 +130,15 @@ def test_who_was_called_before_it_slept_does_not_sleep(bench: Bench) -> None:
     assert woken(waiter, lambda: None)
 
 
+async def test_a_task_that_was_called_before_it_slept_does_not_sleep(bench: Bench) -> None:
+    waiter = bench.waiter()
+    bench.call(waiter)
+    until(waiter._woken.is_set)
+    began = time.monotonic()
+    await waiter.await_(20)
+    assert time.monotonic() - began < 10
+
+
 def test_a_server_that_has_nothing_to_say_is_asked_and_kept(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
