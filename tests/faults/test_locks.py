@@ -93,8 +93,9 @@ async def test_what_is_no_outage_is_no_debt(store: Failing, caller: Caller) -> N
     """Else it would be for ever, and every lock of the process would fail of it."""
     await caller.started()
     other = await Caller(caller.mode, "header").started()
-    (session,) = store.valkey.client.keys(f"*:s:{caller.key[:15]}")
-    store.valkey.client.set(session.replace(b":s:", b":q:"), "no queue")
+    redis: Any = store.valkey.client
+    (session,) = redis.keys(f"*:s:{caller.key[:15]}")
+    redis.set(session.replace(b":s:", b":q:"), "no queue")
     for _ in range(2):
         with pytest.raises(Exception, match="WRONGTYPE"):
             await caller("alone/read")
