@@ -670,5 +670,5 @@ async def test_the_memory_of_a_local_cache_is_that_of_its_contexts_too(ask: Ask)
     assert key is not None
     caches["default"].delete(f"hs:s:{key.id}")
     assert await used() == 0
-    assert await ask("end_context", key.id, "a")
+    assert not await ask("end_context", key.id, "a")
     assert await used() == 0
