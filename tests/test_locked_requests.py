@@ -3,13 +3,13 @@ in ``tests.http``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf.urls.i18n import i18n_patterns
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client
 from django.urls import path
 from django.utils import translation
@@ -64,6 +64,22 @@ async def areads_and_calls(request: HttpRequest) -> HttpResponse:
     return await aalone(request)
 
 
+@serialized_session
+def streams(request: HttpRequest) -> StreamingHttpResponse:
+    plain(request)
+    return StreamingHttpResponse(iter([b"a", b"b"]))
+
+
+@serialized_session
+async def astreams(request: HttpRequest) -> StreamingHttpResponse:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"a"
+        yield b"b"
+
+    await aplain(request)
+    return StreamingHttpResponse(parts())
+
+
 class Alone(View):
     @method_decorator(serialized_session)
     def get(self, request: HttpRequest) -> HttpResponse:
@@ -108,6 +124,7 @@ VIEWS: dict[str, dict[str, Any]] = {
         "clsreads": AsyncReads.as_view(),
     },
 }
+VIEWS["sync"]["streams"], VIEWS["async"]["streams"] = streams, astreams
 
 
 def patterns(start: str = "") -> list[Any]:
@@ -135,7 +152,13 @@ class Nowhere:
     urlpatterns: list[Any] = []  # noqa: RUF012
 
 
-urlpatterns = [*patterns(), *patterns("admin/"), *i18n_patterns(*patterns("i18n/"))]
+class Translated:
+    """A site whose URLs begin with a language."""
+
+    urlpatterns = i18n_patterns(*patterns())
+
+
+urlpatterns = [*patterns(), *patterns("admin/")]
 
 
 class Redirecting:
@@ -278,6 +301,23 @@ async def test_a_view_that_leaves_what_cannot_be_stored_unlocks(caller: Caller) 
     assert (answer.status_code, answer.json()) == (200, {"locked": True, "n": 1})
 
 
+async def test_a_streamed_answer_keeps_the_lock_until_its_end(caller: Caller) -> None:
+    def write(request: Any) -> None:
+        request.session["n"] = 2
+
+    during.append(write)
+    answer = await caller("streams")
+    # What is stored before it is not stored to unlock.
+    assert caller.other()["n"] == 2
+    assert not caller.free()
+    if caller.mode == "async":
+        assert [part async for part in answer.streaming_content] == [b"a", b"b"]
+    else:
+        assert list(answer.streaming_content) == [b"a", b"b"]
+    await sync_to_async(answer.close)()
+    assert caller.free()
+
+
 # A session that is in use.
 
 
@@ -361,17 +401,18 @@ async def test_a_place_that_was_taken_for_a_view_that_is_not_called_is_given_bac
 
 
 async def test_a_view_that_was_not_foreseen_has_its_session_alone_all_the_same(
-    by_header: Caller,
+    by_header: Caller, settings: Any
 ) -> None:
     seen: list[bool] = []
     during.append(lambda request: seen.append(by_header.free()))
     assert (await by_header("plain", "?urls=elsewhere")).json() == {"locked": True, "n": 1}
     mode = by_header.mode
     # Its language is not known before LocaleMiddleware has run.
+    settings.ROOT_URLCONF = Translated
     for language in ("de", "fr"):
-        answer = await by_header.at(f"/{language}/i18n/{mode}/alone/")
+        answer = await by_header.at(f"/{language}/{mode}/alone/")
         assert answer.json() == {"locked": True, "n": 1}
-        answer = await by_header.at(f"/{language}/i18n/{mode}/plain/")
+        answer = await by_header.at(f"/{language}/{mode}/plain/")
         assert answer.json() == {"locked": False, "n": 1}
     assert seen == [False, False, True, False, True]
     assert by_header.free()
