@@ -65,6 +65,20 @@ class OneMethod(View):
         return JsonResponse(state(request))
 
 
+@method_decorator(alone, name="dispatch")
+@method_decorator(readonly_session, name="get")
+class Both(View):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return JsonResponse(state(request))
+
+
+@method_decorator(alone, name="dispatch")
+class AsyncBoth(View):
+    @method_decorator(readonly_session)
+    async def get(self, request: HttpRequest) -> HttpResponse:
+        return JsonResponse(state(request))
+
+
 class AsyncOneMethod(View):
     async def get(self, request: HttpRequest) -> HttpResponse:
         return JsonResponse(state(request))
@@ -114,6 +128,8 @@ urlpatterns = [
     path("async-whole/", AsyncWhole.as_view()),
     path("one-method/", OneMethod.as_view()),
     path("async-one-method/", AsyncOneMethod.as_view()),
+    path("both/", Both.as_view()),
+    path("async-both/", AsyncBoth.as_view()),
     path("rest-function/", rest_function),
     path("rest-whole/", RestWhole.as_view()),
     path("rest-one-method/", RestOneMethod.as_view()),
@@ -186,6 +202,14 @@ async def test_a_single_method_has_its_session_to_itself(
     with held(key):
         assert (await ask(f"/{name}/")).status_code == 200
         assert (await ask(f"/{name}/", "post")).status_code == 409
+
+
+async def test_what_a_method_says_counts_for_more_than_what_its_view_does(
+    ask: Callable[..., Awaitable[Any]], key: str
+) -> None:
+    with held(key):
+        for name in ("both", "async-both"):
+            assert (await ask(f"/{name}/")).json() == {"locked": False, "read_only": True}, name
 
 
 async def test_the_innermost_policy_decides(ask: Callable[..., Awaitable[Any]]) -> None:
