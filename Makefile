@@ -16,10 +16,10 @@ serve: $(VENV)/example  ## the example server, left running for you to try (PORT
 	$(BIN)/python example_project/demo.py --serve --port $(PORT)
 
 test: $(VENV)/test  ## all tests, with a Valkey of their own
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 4
 
 coverage: $(VENV)/test  ## the same, measured: takes twice as long
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -n 4 --cov --cov-report=term-missing:skip-covered
 
 matrix: $(VENV)/matrix  ## a smoke of the wheel on each Python and each Django that are found
 	$(BIN)/python -m nox
