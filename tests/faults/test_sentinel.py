@@ -1,4 +1,4 @@
-"""The Sentinel settings that the docs give: a failover is 503s, and then everybody is there."""
+"""The Sentinel settings that the README gives: a failover is 503s, and then everybody is there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 
 from django_header_sessions import registry
 
-from .conftest import TIMEOUT, Caller, alias, until
+from ..pages import Page
+from .conftest import TIMEOUT, Caller, until
 from .test_faults import SLACK, assert_unavailable
 from .topologies import Sentinels
 
@@ -26,16 +27,15 @@ def sentinels(tmp_path: Path, settings: Any) -> Iterator[Sentinels]:
 
 
 def sentinel_alias(sentinels: Sentinels) -> dict[str, Any]:
-    return alias(
-        f"redis://{sentinels.name}/0?is_master=1",
-        CONNECTION_FACTORY="django_redis.pool.SentinelConnectionFactory",
-        SENTINELS=[("127.0.0.1", port) for port in sentinels.ports],
-        SENTINEL_KWARGS={
-            "socket_timeout": TIMEOUT,
-            "socket_connect_timeout": TIMEOUT,
-            "retry": None,
-        },
-    )
+    """The README's, at these Sentinels."""
+    told: dict[str, Any] = {}
+    snippets = Page.named("README.md").chapter("## Running on Redis").snippets("python")
+    exec(next(each for each in snippets if "SENTINELS" in each), told)
+    alias: dict[str, Any] = told["CACHES"]["default"]
+    alias["LOCATION"] = alias["LOCATION"].replace("mymaster", sentinels.name)
+    alias["OPTIONS"]["SENTINELS"] = [("127.0.0.1", port) for port in sentinels.ports]
+    assert alias["OPTIONS"]["SOCKET_TIMEOUT"] == TIMEOUT
+    return alias
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
