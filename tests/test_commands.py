@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from io import StringIO
 from typing import Any
 
@@ -461,6 +462,8 @@ def test_a_watch_that_is_left_tells_whether_an_alarm_stands(
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # Whatever runs the tests in the background ignores it, and so would this.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as watch:
         assert watch.stdout is not None
         while watch.stdout.readline().strip():
