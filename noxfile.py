@@ -54,7 +54,7 @@ LOWEST = (
     *SMOKE,
     "tests/clients/test_libraries.py",
     "tests/faults/test_cluster.py::test_servers_that_send_each_other_on_for_ever_are_an_outage",
-    "tests/rest_framework/test_testing.py::test_a_header_given_with_an_async_call_wins",
+    "tests/rest_framework/test_testing.py::test_a_header_given_with_an_async_call_wins_in_the_same_way",
 )
 """With what versions below the bounds were found to fail at."""
 
