@@ -281,12 +281,11 @@ class SessionStore(SessionBase):
         """Remove all fields, those that others added meanwhile too."""
         self._check_writable()
         known = getattr(self, "_session_cache", None)
-        self._fields = Fields(
-            self._codec,
-            cleared=True,
-            stored=known.stored if known is not None else None,
-            session_id=self.session_key.id if self.session_key else "",
-        )
+        session_id = self.session_key.id if self.session_key else ""
+        if known is None:
+            self._fields = Fields(self._codec, cleared=True, session_id=session_id)
+        else:
+            self._fields = known.emptied(session_id)
         self.accessed = True
         self.modified = True
 

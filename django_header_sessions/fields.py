@@ -247,6 +247,12 @@ class Fields(MutableMapping[str, Any]):
         fields._sent, fields.read_only = self._sent, self.read_only
         return fields
 
+    def emptied(self, session_id: str) -> Fields:
+        """None of these fields, nor any that others have added meanwhile."""
+        fields = Fields(self._codec, cleared=True, stored=self.stored, session_id=session_id)
+        fields._sent = self._sent
+        return fields
+
     def copy(self) -> Fields:
         """These fields as they are now, for ``undone``."""
         if self._sent is None:

@@ -769,6 +769,19 @@ async def test_what_a_failed_block_counted_is_stored_and_what_was_assigned_befor
     assert stored == {"a": 5, "c": 11} | ({} if cleared else {"n": 1})
 
 
+async def test_what_was_assigned_before_a_block_that_cleared_and_failed(shared: Sessions) -> None:
+    face = await shared.saved(n=1)
+    mine = await shared.opened(face.key)
+    await mine.set("a", 5)
+    with suppress(ZeroDivisionError):
+        async with Serialized(mine):
+            mine.session.clear()
+            await mine.set("within", 1)
+            raise ZeroDivisionError
+    await mine.finish(commit=True)
+    assert await shared.stored(face) == {"n": 1, "a": 5}
+
+
 async def test_a_lock_is_not_kept_where_a_context_holds_what_cannot_be_stored(
     shared: Sessions,
 ) -> None:
