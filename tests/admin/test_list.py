@@ -104,7 +104,9 @@ def test_the_chart_shows_creations_up_and_ends_and_expiries_down(client: Client)
     *_, last = drawing[: drawing.index("</svg>")].split("<g>")
     title = re.search(r"<title>.*: (\d+) created, (\d+) ended, \d+ expired</title>", last)
     assert title is not None
-    assert int(title[1]) >= 11 > int(title[2]) >= 1
+    # Other tests of this minute count in the same process.
+    assert int(title[1]) >= 11
+    assert int(title[2]) >= 1
     assert re.search(r'class="hs-created" [^>]*height="[\d.]+" transform="matrix\(1 0 0 -1', last)
     assert re.search(r'class="hs-ended" [^>]*height="[\d.]+"/>', last)
 
