@@ -289,5 +289,5 @@ def test_what_is_supported_is_what_is_declared_and_run() -> None:
         each.split(">=") for some in project["optional-dependencies"].values() for each in some
     )
     assert f"DRF {bounds['djangorestframework']} or later" in support
-    assert f"redis-py {bounds['redis']} or later" in support
+    assert f"redis-py {bounds['redis[hiredis]']} or later" in support
     assert f"django-redis {bounds['django-redis'].split('.')[0]} " in support
