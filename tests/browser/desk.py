@@ -14,11 +14,16 @@ from django.db import connections
 from django.test.testcases import LiveServerThread
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
+from django_header_sessions.fields import Changes
 from django_header_sessions.origin import Origin, summary
 from django_header_sessions.stores import get_store
-from django_header_sessions.stores.base import Draft, Expiry, Terms
+from django_header_sessions.stores.base import Commit, ContextChange, Draft, Expiry, Terms
 
 TERMS = Terms(1_800_000, 43_200_000)
+CONTEXTS = [
+    ContextChange("search", Changes(set={"query": b"steel hinges", "page": b"3"}), idle=600_000),
+    ContextChange("travel", Changes(set={"from": b"Vienna", "to": b"Graz"}), idle=300_000),
+]
 AGENTS = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/126.0.0.0 Safari/537.36",
     "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) Version/17.5 Safari/604.1",
@@ -112,5 +117,7 @@ def fill(count: int, users: list[str], seed: int = 1) -> list[str]:
             Origin(f"192.0.2.{draw.randint(1, 40)}", summary(draw.choice(AGENTS))),
         )
         key, _ = store.create(draft, TERMS)
+        if draft.transport == "header":
+            store.commit(key, "header", TERMS, Commit(contexts=CONTEXTS, most=len(CONTEXTS)))
         ids.append(key.id)
     return ids
