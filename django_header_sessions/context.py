@@ -13,6 +13,7 @@ from .exceptions import ContextNameInvalid, ContextUnknown
 from .fields import Changes, Fields, field_name
 from .steps import Steps, Verb
 from .stores.base import ContextChange, LiveContext
+from .turn import Turn, in_turn
 
 if TYPE_CHECKING:
     from .engine import SessionStore
@@ -98,6 +99,7 @@ class Context(MutableMapping[str, Any]):
 
     def change(self, *, promote: bool) -> ContextChange:
         """What a commit does to it."""
+        self._fields.begin_sending()
         changes = self._fields.changes()
         self._fields.check_size(changes, conf.HEADER_SESSIONS_MAX_BYTES)
         return ContextChange(self.name, changes, self._idle, promote)
@@ -161,6 +163,10 @@ class Contexts:
         self._own_name = own_name
         self._used: dict[str, Context] = {}
 
+    @property
+    def turn(self) -> Turn:
+        return self._session.turn
+
     def set_read_only(self, value: bool) -> None:
         for context in self._used.values():
             context._fields.read_only = value
@@ -195,6 +201,7 @@ class Contexts:
             if not context._fields.read_only and context._fields.changes()
         ]
 
+    @in_turn
     def open(self, name: str | None, idle_timeout: float | None) -> Steps[Context]:
         if name is None:
             name = self._own_name
@@ -220,6 +227,7 @@ class Contexts:
         raw: dict[str, bytes] | None = yield Verb("open_context", asked)
         return raw
 
+    @in_turn
     def make(self, idle_timeout: float | None) -> Steps[str]:
         self._session._check_writable()
         context = self._made(make_handle(), None, idle_timeout)
@@ -230,6 +238,7 @@ class Contexts:
             raise
         return context.name
 
+    @in_turn
     def save(self, context: Context) -> Steps[None]:
         """Store one of them, and nothing else of the session."""
         if context._fields.changes() or context._idle is not None:
@@ -237,6 +246,7 @@ class Contexts:
             self._check_there(context)
             yield from self._session._save_contexts([context])
 
+    @in_turn
     def promote(self, context: Context) -> Steps[None]:
         session = self._session
         fields = yield from session._loaded()
@@ -251,11 +261,13 @@ class Contexts:
         if self._used.get(context.name) is not context:
             raise ContextUnknown(f"The context {context.name} was ended by this request.")
 
+    @in_turn
     def stored(self) -> Steps[list[LiveContext]]:
         yield from self._session._loaded()
         key = self._session.session_key
         return [] if key is None else (yield Verb("contexts", (key.id,)))
 
+    @in_turn
     def end(self, name: str) -> Steps[bool]:
         self._session._check_writable()
         self._used.pop(check_name(name), None)

@@ -7,6 +7,7 @@ at the ``await``; so ``save`` and ``asave`` cannot drift apart.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -35,7 +36,7 @@ from .origin import Origin
 from .policies import Lock, Policy, ReadOnly, Serialized
 from .resolvers import COOKIE, HEADER, Transport
 from .signals import session_created, session_ended
-from .steps import Send, Steps, Verb, in_event_loop
+from .steps import Send, Steps, Verb, Wait, in_event_loop
 from .stores import get_store
 from .stores.base import (
     Commit,
@@ -48,6 +49,7 @@ from .stores.base import (
     Places,
     Terms,
 )
+from .turn import Turn, in_turn
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
@@ -115,6 +117,8 @@ class SessionStore(SessionBase):
         self._user: str | None = None
         self._opened_key: SessionKey | None = None
         self._sync = False
+        self.turn = Turn()
+        """What stores the session, or has its key sent, takes it."""
         super().__init__(session_key)
         self._codec = Codec(self.serializer)
         self._store = get_store(settings.SESSION_CACHE_ALIAS)
@@ -309,6 +313,7 @@ class SessionStore(SessionBase):
     async def aincrement(self, field: str, by: int = 1) -> int:
         return await self._arun(self._increment(field, by))
 
+    @in_turn
     def _increment(self, field: str, by: int) -> Steps[int]:
         if isinstance(by, bool) or not isinstance(by, int):
             raise TypeError(f"a counter is raised by an int, not by {type(by).__name__}")
@@ -327,6 +332,7 @@ class SessionStore(SessionBase):
             raise TypeError(f"the field {name!r} is Django's own, and no counter")
         if self.session_key is None or fields.touched(name):
             # Assigned here and not stored yet: nobody else can have counted on it.
+            fields.begin_sending()
             raw = self._codec.encode(name, fields[name]) if name in fields else None
             total = added(name, raw, by)
             counter = {name: b"%d" % total}
@@ -337,9 +343,11 @@ class SessionStore(SessionBase):
             else:
                 yield from self._commit(Changes(set=counter))
         else:
+            fields.begin_sending()
             total = (yield from self._commit(Changes(add=(name, by)))).total or 0
         # Now that it is stored: one that failed must not be stored by a later save.
-        self._fields.counted(name, total)
+        if not self._fields.cleared:
+            self._fields.counted(name, total)
         return total
 
     def set_expiry(self, value: datetime | timedelta | int | None) -> None:
@@ -364,6 +372,7 @@ class SessionStore(SessionBase):
     async def acreate(self) -> None:
         await self._arun(self._create())
 
+    @in_turn
     def _create(self, counter: dict[str, bytes] | None = None) -> Steps[None]:
         self._check_writable()
         if self._refusal is not None:
@@ -374,13 +383,14 @@ class SessionStore(SessionBase):
         fields = self._fields
         if self._is_over():
             raise SessionEnded("The session was set to be over at once, so it was not made.")
+        fields.begin_sending()
         changes = Changes(set=fields.encoded() | (counter or {}))
         Fields(self._codec).check_size(changes, conf.HEADER_SESSIONS_MAX_BYTES)
         user = self._signed_in_user()
         draft = Draft(self.transport, changes.set, user, self._expiry(), self._origin())
         key, self._expires_in = yield Verb("create", (draft, self._terms()))
         self._session_key, self._opened_key = key, None
-        self._fields.committed(Changes(clear=True, set=changes.set))
+        fields.committed(Changes(clear=True, set=changes.set))
         self._fields.session_id = key.id
         self.modified = True
         self.deleted = False
@@ -399,6 +409,7 @@ class SessionStore(SessionBase):
     async def asave(self, must_create: bool = False) -> None:
         await self._arun(self._save(must_create))
 
+    @in_turn
     def _save(self, must_create: bool) -> Steps[None]:
         if must_create or self.session_key is None:
             if not self._is_over():
@@ -417,11 +428,13 @@ class SessionStore(SessionBase):
             return
         # What was changed in place where it was only to be read is not sent. A cookie session that
         # is saved at every request still gets its age anew.
+        fields.begin_sending()
         changes = Changes() if self._read_only else fields.changes()
         contexts = self._changed_contexts
         if changes or contexts or self.transport == COOKIE:
             yield from self._commit(changes, contexts)
 
+    @in_turn
     def _save_contexts(self, contexts: Sequence[Context], *, promote: bool = False) -> Steps[None]:
         """Store contexts, and nothing else of the session, which is made where there is none."""
         if not contexts:
@@ -532,6 +545,7 @@ class SessionStore(SessionBase):
     async def acycle_key(self) -> None:
         await self._arun(self._cycle_key())
 
+    @in_turn
     def _cycle_key(self) -> Steps[None]:
         self._check_writable()
         self.accessed = True
@@ -552,6 +566,7 @@ class SessionStore(SessionBase):
     async def aflush(self) -> None:
         await self._arun(self._flush())
 
+    @in_turn
     def _flush(self) -> Steps[None]:
         self._check_writable()
         yield from self._end("logout")
@@ -565,6 +580,7 @@ class SessionStore(SessionBase):
     async def adelete(self, session_key: str | None = None) -> None:
         await self._arun(self._delete(session_key))
 
+    @in_turn
     def _delete(self, session_key: str | None) -> Steps[None]:
         key = self.session_key if session_key is None else keys.parse(session_key)
         if key is None:
@@ -727,12 +743,13 @@ class SessionStore(SessionBase):
         opened = yield from lock.take(wait, lease)
         if opened is None:
             raise self._learn(SessionEnded(f"Session {key.id} has ended."))
+        if self._expires_in is None:
+            self._opened_key = key  # it was not opened before, nor made here
         self._know(opened)
         try:
             if hasattr(self, "_session_cache"):
                 self._fields = self._fields.rebased(opened.fields)
             else:
-                self._opened_key = key
                 self._fields = Fields(self._codec, opened.fields, session_id=key.id)
             if self._contexts is not None:
                 yield from self._contexts.reread()
@@ -851,7 +868,7 @@ class SessionStore(SessionBase):
         # Which Django lets a class that derives from this one say.
         idle = self.get_session_cookie_age()
         absolute = None if self.transport == COOKIE else conf.HEADER_SESSIONS_ABSOLUTE_TIMEOUT
-        return Terms(idle * 1000, None if absolute is None else absolute * 1000)
+        return Terms(_ms(idle), None if absolute is None else _ms(absolute))
 
     def _expiry(self) -> Expiry | None:
         """The lifetime that ``set_expiry`` asked for, or a cookie's age."""
@@ -907,6 +924,14 @@ class SessionStore(SessionBase):
                         answer = getattr(self._store, step.name)(*step.args)
                     elif isinstance(step, Send):
                         answer = step.signal.send_robust(step.sender, **step.kwargs)
+                    elif isinstance(step, Wait):
+                        if in_event_loop():
+                            raise SynchronousOnlyOperation(
+                                "Another task or thread of this request is storing the session, "
+                                "and would never be done if the event loop waited for it here. "
+                                "Use the async method: await session.asave()."
+                            )
+                        step.until.result()
                     else:
                         step.waiter.wait(step.seconds)
                 except BaseException as error:
@@ -924,6 +949,8 @@ class SessionStore(SessionBase):
                 try:
                     if isinstance(step, Send):
                         answer = await step.signal.asend_robust(step.sender, **step.kwargs)
+                    elif isinstance(step, Wait):
+                        await asyncio.wrap_future(step.until)
                     elif not isinstance(step, Verb):
                         await step.waiter.await_(step.seconds)
                     elif self._sync:

@@ -149,7 +149,7 @@ class Fields(MutableMapping[str, Any]):
     """
 
     __slots__ = (
-        *("_assigned", "_codec", "_raw", "_sent", "_sent_before", "_values"),
+        *("_assigned", "_codec", "_raw", "_sent", "_sent_before", "_since", "_values"),
         *("cleared", "read_only", "session_id", "stored"),
     )
 
@@ -168,6 +168,7 @@ class Fields(MutableMapping[str, Any]):
         """What the store held when it was asked last; more than these where they were cleared."""
         self._values: dict[str, Any] = {}
         self._assigned: dict[str, bool] = {}  # True where assigned, False where deleted
+        self._since: set[str] = set()  # those of them that the commit under way does not send
         self.cleared = cleared
         self.session_id = session_id
         # What was sent since these were copied first, and how much of it before this copy.
@@ -201,6 +202,7 @@ class Fields(MutableMapping[str, Any]):
         name = field_name(name)
         self._values[name] = value
         self._assigned[name] = True
+        self._since.add(name)
 
     def __delitem__(self, name: object) -> None:
         self.check_writable()
@@ -209,6 +211,7 @@ class Fields(MutableMapping[str, Any]):
             raise KeyError(name)
         self._values.pop(name, None)
         self._assigned[name] = False
+        self._since.add(name)
 
     def __contains__(self, name: object) -> bool:
         name = field_name(name)
@@ -297,6 +300,11 @@ class Fields(MutableMapping[str, Any]):
         """Whether ``name`` was assigned, deleted or cleared away since the last commit."""
         return self.cleared or name in self._assigned
 
+    def begin_sending(self) -> None:
+        """What is assigned or deleted from here on is left to be sent when what there is now has
+        been."""
+        self._since.clear()
+
     def changes(self) -> Changes:
         """What a commit has to send: what was assigned or deleted, and what was changed in place.
 
@@ -306,7 +314,7 @@ class Fields(MutableMapping[str, Any]):
         names = dict.fromkeys(self._assigned)
         if not names.keys().isdisjoint(AUTH_FIELDS):
             names.update(dict.fromkeys(AUTH_FIELDS))
-        for name, value in self._values.items():
+        for name, value in list(self._values.items()):
             if name not in names and self._codec.differs(name, value, self._raw[name]):
                 names[name] = None
         there = [name for name in names if name in self]
@@ -332,14 +340,16 @@ class Fields(MutableMapping[str, Any]):
             self._sent.append(changes)
         if changes.clear:
             self.cleared = False
-            self._assigned.clear()
-        for name in (*changes.set, *changes.delete):
-            self._assigned.pop(name, None)
+        sent = list(self._assigned) if changes.clear else [*changes.set, *changes.delete]
+        for name in sent:
+            if name not in self._since:
+                self._assigned.pop(name, None)
 
     def counted(self, name: str, total: int) -> None:
         """The store has raised this counter."""
         self._raw[name] = self.stored[name] = b"%d" % total
-        self._values[name] = total
+        if name not in self._since:
+            self._values[name] = total
 
     def check_size(self, changes: Changes, max_bytes: int | None) -> None:
         """Raises ``SessionTooLarge`` where the changes make the session larger than it may be.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
+from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
 from django.dispatch import Signal
@@ -36,7 +37,13 @@ class Sleep(NamedTuple):
     seconds: float
 
 
-Steps = Generator[Verb | Send | Sleep, Any, T]
+class Wait(NamedTuple):
+    """A wait for another thread or task of the same request to be done with the session."""
+
+    until: Future[None]
+
+
+Steps = Generator[Verb | Send | Sleep | Wait, Any, T]
 
 
 def in_event_loop() -> bool:

@@ -295,6 +295,7 @@ def test_what_was_assigned_is_sent_even_if_it_looks_the_same() -> None:
     fields = fields_of({"a": 1, "b": [1]})
     fields["a"], fields["b"] = 1, [1]
     assert fields.changes() == Changes(set={"a": b"1", "b": TAG + b"[1]"}, delete=[])
+    fields.begin_sending()
     fields.committed(fields.changes())
     assert not fields.changes()
 
@@ -304,6 +305,7 @@ def test_what_was_read_is_sent_if_it_was_changed_in_place_and_only_then() -> Non
     assert fields["other"] == [1]
     fields["cart"]["x"] = 2
     assert fields.changes() == Changes(set={"cart": TAG + b'{"x":2}'}, delete=[])
+    fields.begin_sending()
     fields.committed(fields.changes())
     assert not fields.changes()
     fields["cart"]["x"] = 3
@@ -313,9 +315,25 @@ def test_what_was_read_is_sent_if_it_was_changed_in_place_and_only_then() -> Non
 def test_what_was_assigned_may_be_changed_in_place_after_it_was_sent() -> None:
     fields = fields_of({})
     fields["a"] = []
+    fields.begin_sending()
     fields.committed(fields.changes())
     fields["a"].append(1)
     assert fields.changes().set == {"a": TAG + b"[1]"}
+
+
+def test_what_was_assigned_while_it_was_sent_is_sent_next_even_if_it_looks_the_same() -> None:
+    fields = fields_of({"kept": 1, "gone": 1})
+    fields["a"], fields["same"], fields["back"] = 1, 1, 1
+    del fields["gone"]
+    fields.begin_sending()
+    changes = fields.changes()
+    fields["a"], fields["same"], fields["gone"], fields["new"] = 2, 1, 3, 4
+    del fields["back"]
+    fields.committed(changes)
+    assert dict(fields) == {"kept": 1, "a": 2, "same": 1, "gone": 3, "new": 4}
+    assert fields.changes() == Changes(
+        set={"a": b"2", "same": b"1", "gone": b"3", "new": b"4"}, delete=["back"]
+    )
 
 
 @pytest.mark.parametrize("touched", AUTH_FIELDS)
@@ -462,6 +480,7 @@ class FieldsMachine(RuleBasedStateMachine):
 
     @rule()
     def commit(self) -> None:
+        self.fields.begin_sending()
         changes = self.fields.changes()
         expected = self.touched | {
             name for name, value in self.opened.items() if self.model.get(name, value) != value

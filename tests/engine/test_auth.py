@@ -272,6 +272,19 @@ async def test_a_session_that_was_made_here_need_not_rotate(sessions: Sessions) 
     assert known_user(face) == "7"
 
 
+async def test_a_session_that_was_cleared_and_then_locked_rotates_too(sessions: Sessions) -> None:
+    first = await sessions.saved(a=1)
+    face = sessions.again(first)
+    face.session.clear()
+    await face.lock()
+    await face.set("_auth_user_id", "7")
+    await face.save()
+    await face.unlock()
+    assert face.key.id == first.key.id
+    assert not await face.exists(first.key)
+    assert await sessions.stored(face) == {"_auth_user_id": "7"}
+
+
 async def test_one_of_two_sign_ins_at_once_is_told_superseded(sessions: Sessions) -> None:
     first = await sessions.saved(a=1)
     one, two = [await sessions.opened(first.key) for _ in range(2)]

@@ -52,6 +52,15 @@ def told(local_sessions: Sessions, clock: object) -> Sessions:
     return local_sessions
 
 
+async def test_an_age_of_a_projects_own_may_have_any_fraction(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SessionStore, "get_session_cookie_age", lambda self: 3600 / 7)
+    face = await sessions.saved(a=1)
+    assert await sessions.stored(face) == {"a": 1}
+    assert near(face.session.expires_in, 3600 / 7)
+
+
 async def test_without_an_expiry_of_its_own_a_session_has_its_transports_age(
     told: Sessions, transport: Transport, settings: Any
 ) -> None:
