@@ -183,14 +183,15 @@ class Contexts:
         """The session is over, and they with it."""
         self._used.clear()
 
-    def copies(self) -> dict[str, Fields]:
+    def copies(self) -> list[tuple[Context, Fields]]:
         """Their fields by now, for ``undo``."""
-        return {name: context._fields.copy() for name, context in self._used.items()}
+        return [(context, context._fields.copy()) for context in self._used.values()]
 
-    def undo(self, before: dict[str, Fields]) -> None:
+    def undo(self, before: list[tuple[Context, Fields]]) -> None:
         """Forget what was changed since, but for what was stored already."""
-        for name, context in self._used.items():
-            context.undo(before.get(name))
+        for context in self._used.values():
+            # Not by its name, which may be that of another that was ended meanwhile.
+            context.undo(next((fields for one, fields in before if one is context), None))
 
     @property
     def changed(self) -> list[Context]:

@@ -67,7 +67,7 @@ class Noted(NamedTuple):
     key: SessionKey | None
     modified: bool
     fields: Fields | None
-    contexts: dict[str, Fields]
+    contexts: list[tuple[Context, Fields]]
 
 
 class SessionStore(SessionBase):
@@ -761,7 +761,7 @@ class SessionStore(SessionBase):
     def _noted(self) -> Noted:
         """What there is by now, for ``_undo``."""
         fields = self._fields.copy() if hasattr(self, "_session_cache") else None
-        contexts = {} if self._contexts is None else self._contexts.copies()
+        contexts = [] if self._contexts is None else self._contexts.copies()
         return Noted(self.session_key, self._modified, fields, contexts)
 
     def _undo(self, noted: Noted) -> None:

@@ -88,6 +88,13 @@ class Codec:
         # as what was assigned need not equal what is read of it: a tuple is read as a list.
         return bool(self.decode(name, raw) != self.decode(name, now))
 
+    def holds(self, name: str, value: Any, raw: bytes) -> bool:
+        """Whether ``value`` is a mutable one that is as ``raw`` has it."""
+        try:
+            return not isinstance(value, _IMMUTABLE) and not self.differs(name, value, raw)
+        except Exception:  # whatever a serializer raises for what was put into it
+            return False
+
 
 def is_counter(raw: bytes) -> bool:
     """Whether ``raw`` is an integer as Redis counts with it."""
@@ -270,10 +277,10 @@ class Fields(MutableMapping[str, Any]):
         untouched = Fields(self._codec, self.stored, session_id=self.session_id)
         untouched._sent, untouched.read_only = self._sent, self.read_only
         if before is None or self._sent is None:
-            return untouched
+            return self._keeping(untouched)
         sent = self._sent[before._sent_before :]
         if any(changes.clear for changes in sent):
-            return untouched
+            return self._keeping(untouched)
         fields = before.rebased(self.stored)
         fields.read_only = self.read_only
         for name in chain.from_iterable((*changes.set, *changes.delete) for changes in sent):
@@ -281,6 +288,14 @@ class Fields(MutableMapping[str, Any]):
                 del fields._raw[name]
             if name in self.stored and not fields.cleared:
                 fields._raw[name] = self.stored[name]
+        return self._keeping(fields)
+
+    def _keeping(self, fields: Fields) -> Fields:
+        """``fields``, with the very objects that were handed out and are still as they are there:
+        whoever has one may go on to change it."""
+        for name, value in self._values.items():
+            if name in fields and self._codec.holds(name, value, fields._raw[name]):
+                fields._values[name] = value
         return fields
 
     def merged(self, stored: dict[str, bytes]) -> None:

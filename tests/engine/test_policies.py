@@ -504,6 +504,37 @@ async def test_after_the_block_the_session_is_as_it_was_before(sessions: Session
     assert await sessions.stored(face) == {"a": 1, "b": 2, "c": 3}
 
 
+@pytest.mark.parametrize("block", ["readonly", "failed"])
+async def test_what_was_handed_out_before_a_block_may_be_changed_after_it(
+    sessions: Sessions, block: str
+) -> None:
+    face = await sessions.saved(old=["a"], torn=["a"])
+    mine = await sessions.opened(face.key)
+    new: list[str] = []
+    await mine.set("new", new)
+    context = await mine.context("tool")
+    context["old"] = ["a"]
+    async with Serialized(mine):
+        handed_out = [await mine.get("old"), await mine.get("new"), context["old"]]
+        torn = await mine.get("torn")
+        if block == "readonly":
+            with mine.session.readonly():
+                torn.append("b")
+        else:
+            with suppress(ZeroDivisionError):
+                async with Serialized(mine):
+                    torn.append("b")
+                    # What cannot be stored was changed, too.
+                    await mine.set("never", [object()])
+                    raise ZeroDivisionError
+        for each in handed_out:
+            each.append("b")
+        mine.session.modified = True
+    again = await sessions.opened(face.key)
+    assert dict(await again.items()) == {"old": ["a", "b"], "new": ["b"], "torn": ["a"]}
+    assert dict(await again.context("tool")) == {"old": ["a", "b"]}
+
+
 async def test_other_sessions_may_be_ended_by_who_only_reads_this_one(sessions: Sessions) -> None:
     face, other = await sessions.saved(a=1), await sessions.saved(a=1)
     with face.session.readonly():
@@ -741,6 +772,22 @@ async def test_a_context_that_a_failed_block_opened_first_can_be_used_after_it(
     context["m"] = 2
     await face.finish(commit=True)
     assert dict(await (await shared.opened(face.key)).context("tool")) == {"m": 2}
+
+
+async def test_a_context_that_follows_one_of_its_name_has_nothing_of_it(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    first = await face.context("tool")
+    first["n"] = 1
+    with suppress(ZeroDivisionError):
+        async with Serialized(face):
+            await face.end_context("tool")
+            second = await face.context("tool")
+            async with Serialized(face):
+                pass
+            raise ZeroDivisionError
+    assert dict(second) == {}
+    await face.finish(commit=True)
+    assert await (await shared.opened(face.key)).contexts() == []
 
 
 @pytest.mark.parametrize("cleared", [False, True])
