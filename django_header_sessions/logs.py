@@ -29,7 +29,9 @@ itself."""
 # A sha1 in hexadecimal, such as the name of a commit, has as many characters. That a key looks
 # like one happens once in 10^14.
 _NO_SHA1 = r"(?![0-9a-f]{40}(?![a-z0-9]))"
-_KEY = rf"(?<![a-z0-9]){_NO_SHA1}([a-z0-9]{{{ID_LENGTH}}})[a-z0-9]{{25}}(?![a-z0-9])"
+# A URL may write what stands before a key as %20, and the repr of a text as \n.
+_BEFORE = r"(?:(?<![a-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt])|(?<=\\x[0-9a-f]{2}))"
+_KEY = rf"{_BEFORE}{_NO_SHA1}([a-z0-9]{{{ID_LENGTH}}})[a-z0-9]{{25}}(?![a-z0-9])"
 _TEXT, _BYTES = re.compile(_KEY), re.compile(_KEY.encode())
 _LONG_ENOUGH = re.compile(r"[a-z0-9]{40}")
 """What most texts fail, at a third of the price."""
@@ -57,11 +59,12 @@ class SessionKeyFilter(logging.Filter):
             header = _header()
             for name in extra:
                 setattr(record, name, _entry(name, getattr(record, name), header))
-        if record.exc_info and not record.exc_text:
-            traceback = logging.Formatter().formatException(record.exc_info)
+        if record.exc_info:
+            # Another handler may have written it already.
+            traceback = record.exc_text or logging.Formatter().formatException(record.exc_info)
             if _has_key(traceback):
-                # What formatters show instead of making their own.
-                record.exc_text = traceback
+                # Where there is an exception, some formatters write it out anew.
+                record.exc_text, record.exc_info = traceback, None
         record.exc_text = _masked(record.exc_text)
         record.stack_info = _masked(record.stack_info)
         return True

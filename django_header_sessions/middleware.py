@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, cast
 
 from asgiref.sync import sync_to_async
@@ -15,7 +15,7 @@ from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.handlers.exception import response_for_exception
 from django.core.handlers.wsgi import WSGIRequest
-from django.http import HttpRequest, HttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 from django.utils.http import http_date
@@ -359,10 +359,32 @@ def refuse_view(request: HttpRequest, error: SessionError) -> HttpResponse:
 def unlock_after(response: HttpResponseBase, session: Any) -> bool:
     """Keep the session locked until the body was streamed, or its client has gone; False where it
     is not locked, or the answer is there."""
-    if response.streaming and session.locked:
-        response._resource_closers.append(session.unlock)  # type: ignore[attr-defined]
-        return True
-    return False
+    if not (isinstance(response, StreamingHttpResponse) and session.locked):
+        return False
+    response._resource_closers.append(session.unlock)  # type: ignore[attr-defined]
+    # Django's ASGI handler closes nothing where the body raises. A file is left as it is, which a
+    # server may send by itself.
+    if not isinstance(response, FileResponse):
+        body: Any = response.streaming_content
+        response.streaming_content = (
+            aunlocking(body, session) if response.is_async else unlocking(body, session)
+        )
+    return True
+
+
+def unlocking(body: Iterator[bytes], session: Any) -> Iterator[bytes]:
+    try:
+        yield from body
+    finally:
+        session.unlock()
+
+
+async def aunlocking(body: AsyncIterator[bytes], session: Any) -> AsyncIterator[bytes]:
+    try:
+        async for part in body:
+            yield part
+    finally:
+        await session.aunlock()
 
 
 def close(

@@ -90,6 +90,10 @@ class Showing:
         (f"came with /state/?key={PLAIN}&page=2", ()),
         (f"sessionid={PLAIN}; csrftoken=abc", ()),
         (f'"{PLAIN},{PLAIN}"', ()),
+        (f"came with /state/?header=X-Session-Key:%20{PLAIN}", ()),
+        (f"came with /state/?header=X-Session-Key%3a{PLAIN}%0d%0a", ()),
+        ("came with %r", (f"X-Session-Key:\n{PLAIN}\r\n",)),
+        ("came with %r", (f"X-Session-Key:\0{PLAIN}".encode(),)),
         ("came with %s", (PLAIN.encode(),)),
     ],
 )
@@ -305,8 +309,15 @@ def test_uvicorns_access_log_with_a_key_in_the_url(tmp_path: Path) -> None:
 
 def test_a_log_of_json_lines(log: logging.Logger) -> None:
     class Lines(logging.Formatter):
+        """As python-json-logger's: it makes nothing of a traceback that is there already."""
+
         def format(self, record: logging.LogRecord) -> str:
-            return json.dumps({"said": record.getMessage(), **vars(record)["seen"]})
+            said = {"said": record.getMessage(), **vars(record).get("seen", {})}
+            if record.exc_info:
+                said["failed"] = self.formatException(record.exc_info)
+            elif record.exc_text:
+                said["failed"] = record.exc_text
+            return json.dumps(said)
 
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
@@ -315,3 +326,9 @@ def test_a_log_of_json_lines(log: logging.Logger) -> None:
     log.addHandler(handler)
     log.warning("came", extra={"seen": {"headers": {"X-Session-Key": KEY}}})
     assert json.loads(stream.getvalue()) == {"said": "came", "headers": {"X-Session-Key": SHOWN}}
+    try:
+        raise ValueError(f"no such session: {KEY}")
+    except ValueError:
+        log.exception("failed")
+    assert SHOWN in json.loads(stream.getvalue().splitlines()[1])["failed"]
+    assert SECRET not in stream.getvalue()

@@ -30,6 +30,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     ConnectionError,
+    InvalidResponse,
     MaxConnectionsError,
     NoPermissionError,
     NoScriptError,
@@ -471,7 +472,8 @@ def named(error: Exception) -> Exception:
         | ReadOnlyError
         | OutOfMemoryError
         | ClusterDownError
-        | TryAgainError,
+        | TryAgainError
+        | InvalidResponse,  # something else answers in the server's place
     )
     if known or (isinstance(error, ResponseError) and str(error).split(" ", 1)[0] in _REFUSALS):
         return SessionUnavailable(f"The session store cannot be used at the moment: {error}")

