@@ -105,8 +105,8 @@ def check_redis() -> Iterator[CheckMessage]:
     }
     if retrying:
         yield Warning(
-            f"The cache {alias!r} sends again what failed ({', '.join(sorted(retrying))}), though "
-            "it may have been done: counters would count twice.",
+            f"The cache {alias!r} tries several times to connect ({', '.join(sorted(retrying))}): "
+            "while its server is down, those who ask wait for all of them.",
             hint="Remove these options; clients are told when they may try again.",
             id="header_sessions.W021",
         )

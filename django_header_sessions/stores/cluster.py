@@ -370,7 +370,7 @@ def _patience(server: Server) -> float:
 def _coverage(server: Server) -> list[Finding]:
     name = "cluster-require-full-coverage"
     try:
-        answer = server.send(("CONFIG GET", name))
+        answer = server.ask("CONFIG GET", name)
     except NoPermissionError:
         return [Finding("warning", f"{server.name} does not tell whether {name} is set.")]
     except RedisError as error:

@@ -119,10 +119,30 @@ class Server:
         self._async_clients: dict[asyncio.AbstractEventLoop, Any] = {}
 
     def send(self, command: Sequence[Any]) -> Any:
-        """The answer to one command. Raises what redis-py raises."""
+        """The answer to one command, as it came. Raises what redis-py raises.
+
+        It is sent once, whatever the alias says of retries, and not by ``execute_command``, which
+        heeds them: an increment that timed out may have been counted.
+        """
+        return self._guarded(self._exchange, *command)
+
+    def ask(self, *command: str) -> Any:
+        """The answer to a question about the server itself, as redis-py reads it."""
+        return self._guarded(self.client.execute_command, *command)
+
+    def _exchange(self, *command: Any) -> Any:
+        pool = self.client.connection_pool
+        connection = pool.get_connection()
+        try:
+            connection.send_command(*command)
+            return connection.read_response()
+        finally:
+            pool.release(connection)
+
+    def _guarded(self, exchange: Callable[..., Any], *command: Any) -> Any:
         self.breaker.check()
         try:
-            return self.client.execute_command(*command)
+            return exchange(*command)
         except (ConnectionError, TimeoutError) as error:
             self._failed(error)
             raise
@@ -309,7 +329,7 @@ class Servers:
         found = []
         for server in self.every():
             try:
-                found.append(server.send(("INFO", "memory")))
+                found.append(server.ask("INFO", "memory"))
             except NoPermissionError:
                 return None
             except RedisError as error:
@@ -502,9 +522,9 @@ def batches(whole: Iterable[T]) -> Iterator[list[T]]:
 def examined(server: Server) -> list[Finding]:
     """How one server is set up, where that endangers sessions."""
     try:
-        server_info = server.send(("INFO", "server"))
-        replication = server.send(("INFO", "replication"))
-        memory = server.send(("INFO", "memory"))
+        server_info = server.ask("INFO", "server")
+        replication = server.ask("INFO", "replication")
+        memory = server.ask("INFO", "memory")
     except NoPermissionError as error:
         return [
             Finding(

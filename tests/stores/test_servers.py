@@ -153,13 +153,20 @@ async def test_a_server_that_hangs_is_waited_for_no_longer_than_the_settings_say
     assert (await patient.there(key)).fields == {"a": b"1"}
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 3), "retry_on_timeout": True}}],
+    ids=["", "retrying"],
+)
 async def test_an_increment_that_timed_out_was_counted_once_at_most(
-    mode: str, settings: Any, own_valkey: Start
+    mode: str, settings: Any, own_valkey: Start, options: dict[str, Any]
 ) -> None:
     valkey = own_valkey()
     patient = verbs_of(settings, mode, valkey, url=f"{valkey.url}?")
     key = await patient.create({"n": b"0"})
-    hasty = verbs_of(settings, mode, valkey, SOCKET_TIMEOUT=0.05, SOCKET_CONNECT_TIMEOUT=0.05)
+    hasty = verbs_of(
+        settings, mode, valkey, SOCKET_TIMEOUT=0.05, SOCKET_CONNECT_TIMEOUT=0.05, **options
+    )
     for asked, frozen in enumerate((0.06, 0.08, 0.1), 1):
         # Thawed after the time-out, and before somebody who tries again would give up.
         thaw = threading.Timer(frozen, valkey.signal, [signal.SIGCONT])
