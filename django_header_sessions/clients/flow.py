@@ -167,8 +167,7 @@ class Flow:
                 "Use https, or say insecure=True where the network is yours."
             )
         with self._lock:
-            if self.origin is None:
-                self.origin = origin
+            self.origin = self.origin or origin
         return origin == self.origin
 
     def is_own(self, value: str | None) -> bool:
@@ -269,7 +268,8 @@ class Flow:
                 yield from self._land(flight)
                 if flight.error is not None and flight.lost is not None:
                     raise self._not_renewed(flight, executed=False)
-            elif leader is not None:
+            else:
+                assert leader is not None  # else this one had taken the lead, or off
                 yield Wait(leader, self.leader_timeout)
                 self._pass_lead(held, leader)
 
@@ -525,13 +525,13 @@ class Flow:
         try:
             async with asyncio.timeout(flight.deadline - time.monotonic()):
                 if inspect.iscoroutinefunction(flight.renew):
-                    result = await flight.renew()
+                    result = flight.renew()
                 else:
                     # A plain function may block, and may return something to await.
                     result = await asyncio.wrap_future(aside(flight.renew))
-                    if inspect.isawaitable(result):
-                        result = await result
-            self._adopt(flight, result)
+                if inspect.isawaitable(result):
+                    result = await result
+                self._adopt(flight, result)
         except Exception as error:
             self._landed(flight, error)
         else:
@@ -571,7 +571,8 @@ class Flow:
                         f"No session was started: the call that was to make it failed "
                         f"({type(flight.error).__name__}); see the cause."
                     ) from flight.error
-            elif leader is not None:
+            else:
+                assert leader is not None  # else this one had taken the lead, or off
                 yield Wait(leader, self.leader_timeout)
                 self._pass_lead(held, leader)
 

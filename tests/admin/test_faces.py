@@ -236,6 +236,35 @@ def test_the_page_of_a_user_that_names_no_fields_shows_sessions_to_those_who_may
         assert "ive sessions" not in page
 
 
+def test_the_page_of_a_user_shows_their_sessions_once_wherever_its_fields_have_them(
+    back_office: Client,
+) -> None:
+    user = User.objects.create_user("alice")
+    start(user)
+    url = f"/back/lines/auth/user/{user.pk}/change/"
+    page = back_office.get(url).content.decode()
+    assert page.count("1 session") == 1
+    assert 'name="username"' in page
+    clerk = User.objects.create_user("clerk", is_staff=True)
+    clerk.user_permissions.set(Permission.objects.filter(codename__in=["view_user", "change_user"]))
+    back_office.force_login(clerk)
+    page = back_office.get(url).content.decode()
+    assert "1 session" not in page
+    assert 'name="username"' in page
+
+
+def test_a_user_whose_page_has_an_address_of_its_own_is_named_and_not_linked(
+    back_office: Client,
+) -> None:
+    user = User.objects.create_user("alice")
+    session_id = start(user)
+    for site, linked in (("office", True), ("elsewhere", False)):
+        here = f"/back/{site}/django_header_sessions/session/"
+        page = back_office.get(f"{here}{session_id}/change/").content.decode()
+        assert "alice" in page
+        assert (">alice</a>" in page) is linked
+
+
 def test_the_page_of_a_user_counts_no_further_than_it_says(
     back_office: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.template import engines
-from django.urls import path
+from django.urls import URLPattern, path
 
 from django_header_sessions.admin import SessionAdmin, SessionsOfUser
 from django_header_sessions.models import Session
@@ -21,6 +21,19 @@ class PeopleAdmin(SessionsOfUser, UserAdmin):  # type: ignore[type-arg]
 
 class PlainAdmin(SessionsOfUser, admin.ModelAdmin):  # type: ignore[type-arg]
     exclude = ("password", "groups", "user_permissions")
+
+
+class LinesAdmin(SessionsOfUser, admin.ModelAdmin):  # type: ignore[type-arg]
+    """Has the sessions in a place of its own, beside something else."""
+
+    fieldsets = ((None, {"fields": [("username", "live_sessions"), "email"]}),)
+
+
+class ElsewhereAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Has users at addresses of its own."""
+
+    def get_urls(self) -> list[URLPattern]:
+        return [path("of/", self.admin_site.admin_view(self.changelist_view), name="people")]
 
 
 class OwnAdmin(SessionAdmin):
@@ -61,6 +74,8 @@ urlpatterns = [
     path("back/office/", site_of("back", PeopleAdmin).urls),
     path("back/plain/", site_of("plain", PlainAdmin).urls),
     path("back/lone/", site_of("lone", PlainAdmin, None).urls),
+    path("back/lines/", site_of("lines", LinesAdmin).urls),
+    path("back/elsewhere/", site_of("elsewhere", ElsewhereAdmin).urls),
     path("back/own/", site_of("own", UserAdmin, OwnAdmin).urls),
     path("admin/", admin.site.urls),
 ]

@@ -103,7 +103,7 @@ class Caller(ABC):
 
     def cancelled(self, method: str, path: str, when: threading.Event) -> None:
         """Begin a call and cancel it once `when` is set; answers when it has gone."""
-        raise NotImplementedError
+        raise AssertionError("a synchronous call cannot be cancelled")
 
     @property
     def key(self) -> str | None:
@@ -228,8 +228,7 @@ class Loop:
     def close(self) -> None:
         async def finish() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
+            assert all(task.cancel() for task in tasks)
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.get_running_loop().shutdown_default_executor()
 

@@ -418,6 +418,34 @@ def test_superseded_calls_take_the_newer_key(call: Open, server: Gateway) -> Non
     assert len(server.of("/use")) == 4
 
 
+@pytest.mark.parametrize("executed", [True, None])
+def test_a_superseded_call_that_may_have_run_is_the_callers(
+    call: Open, server: Gateway, executed: bool | None
+) -> None:
+    client = call()
+    client.call("PATCH", "/state", WRITE)
+    rotated, refused = threading.Event(), threading.Event()
+
+    def rotate(seen: Seen) -> Reply:
+        reply = server.login(seen)
+        rotated.set()
+        refused.wait(GATHER)
+        return reply
+
+    def pay(seen: Seen) -> Reply:
+        rotated.wait(GATHER)
+        refused.set()
+        return problem(409, "superseded", executed)
+
+    server.on("POST", "/login", rotate)
+    server.on("POST", "/pay", pay)
+    results = client.parallel([("POST", "/login", None), ("POST", "/pay", {})])
+    assert statuses(results) == [200, 409]
+    assert len(server.of("/pay")) == 1
+    (session,) = server.sessions.values()
+    assert client.key == session.key
+
+
 def test_a_key_replaced_by_somebody_else_is_a_loss(call: Open, server: Gateway) -> None:
     client = call()
     client.call("PATCH", "/state", {"a": 1})

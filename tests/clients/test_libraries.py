@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -33,7 +33,7 @@ from django_header_sessions.clients.exceptions import (
 from django_header_sessions.clients.flow import Flow
 from django_header_sessions.clients.keys import SessionKey
 from django_header_sessions.clients.origins import origin_of
-from django_header_sessions.clients.steps import Flight, Held, Launch, Step, Steps
+from django_header_sessions.clients.steps import Flight, Held, Launch, Step, Steps, Wait
 
 from .drivers import HttpxCaller, Options, Renew
 from .server import HEADER, Reply, Seen, Server, Session, make_key, problem
@@ -294,6 +294,26 @@ def test_of_many_calls_that_find_the_session_gone_one_renews_it() -> None:
         assert [type(step) for step in steps].count(Launch) == 1
         for call in calls:
             call.close()
+
+
+def test_all_calls_that_were_superseded_go_on_with_the_key_that_another_brings() -> None:
+    session = Flow(key=KEY, origin="https://a.example")
+    first, second, third = calls = [session.call() for _ in range(3)]
+    for call in calls:
+        next(call)
+    superseded = Answer(
+        409, problem={"type": "urn:django-header-sessions:superseded", "executed": False}
+    )
+    once, waits = second.send(superseded), [third.send(superseded)]
+    # The third may have been the last that could bring one: who waits looks again.
+    assert cast("Wait", once).future.done()
+    waits.append(next(second))
+    assert not any(cast("Wait", wait).future.done() for wait in waits)
+    newer = make_key(KEY[:15])
+    with pytest.raises(StopIteration):
+        first.send(Answer(200, announced=[newer]))
+    assert all(cast("Wait", wait).future.done() for wait in waits)
+    assert [cast("Held", next(call)).key for call in (second, third)] == [newer, newer]
 
 
 # httpx without the hooks
@@ -615,6 +635,23 @@ def test_a_coroutine_function_cannot_renew_a_synchronous_client(server: Server) 
         with pytest.raises(SessionLost) as caught:
             client.get(server.url + "/state")
         assert isinstance(caught.value.__cause__, TypeError)
+
+
+async def test_what_a_plain_function_returns_to_await_is_not_awaited_by_a_synchronous_client(
+    server: Server,
+) -> None:
+    promise = asyncio.get_running_loop().create_future()
+
+    def lose() -> BaseException | None:
+        with requests.Session() as client, pytest.raises(SessionLost) as caught:
+            client.auth = sessions_requests.HeaderSession(
+                key=KEY, origin=server.url, renew=lambda: promise
+            )
+            client.get(server.url + "/state")
+        return caught.value.__cause__
+
+    assert isinstance(await asyncio.to_thread(lose), TypeError)
+    assert not promise.done()
 
 
 async def test_a_plain_function_that_fails_is_the_cause(server: Server) -> None:
