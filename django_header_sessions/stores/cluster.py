@@ -247,8 +247,8 @@ class ClusterServers(Servers):
                             answer = server.send(command)
                         case _SendAll(server, commands):
                             answer = server.send_all(commands)
-                        case _Pause(seconds):
-                            time.sleep(seconds)
+                        case pause:
+                            time.sleep(pause.seconds)
                 except RedisError as error:
                     step = steps.throw(error)
                 else:
@@ -267,8 +267,8 @@ class ClusterServers(Servers):
                             answer = await server.asend(command)
                         case _SendAll(server, commands):
                             answer = await server.asend_all(commands)
-                        case _Pause(seconds):
-                            await asyncio.sleep(seconds)
+                        case pause:
+                            await asyncio.sleep(pause.seconds)
                 except RedisError as error:
                     step = steps.throw(error)
                 else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from typing import Any, cast
 
 
@@ -26,6 +27,16 @@ class Encrypting:
 
     def loads(self, data: bytes) -> Any:
         return json.loads(_xor(data[8:], data[:8]))
+
+
+class Pickling:
+    """Reads back whatever Python has, a datetime say."""
+
+    def dumps(self, obj: Any) -> bytes:
+        return pickle.dumps(obj)
+
+    def loads(self, data: bytes) -> Any:
+        return pickle.loads(data)
 
 
 class Noting(Upside):

@@ -429,6 +429,35 @@ async def test_a_session_that_is_made_signed_in_counts(
     assert [live.id for live in registry.of_user("7")] == [opened.key.id]
 
 
+async def test_a_session_that_somebody_else_ended_just_then_is_not_ended_again(
+    listed: Sessions,
+    ended: list[tuple[str, str]],
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.HEADER_SESSIONS_MAX_PER_USER = 1
+    [first] = await one_after_the_other(listed, 1, _auth_user_id="7")
+    store: Any = first.session._store
+    of_user, aof_user = store.of_user, store.aof_user
+
+    def told(*args: Any) -> Any:
+        found = of_user(*args)
+        registry.end(first.key.id, "owner")
+        return found
+
+    async def atold(*args: Any) -> Any:
+        found = await aof_user(*args)
+        await registry.aend(first.key.id, "owner")
+        return found
+
+    if listed.half == "sync":
+        monkeypatch.setattr(store, "of_user", told)
+    else:
+        monkeypatch.setattr(store, "aof_user", atold)
+    await listed.saved(_auth_user_id="7")
+    assert ended == [(first.key.id, "owner")]
+
+
 def test_of_more_than_a_store_tells_at_once_the_oldest_are_ended(
     listing_store: Store, settings: Any
 ) -> None:

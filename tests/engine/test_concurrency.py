@@ -99,7 +99,7 @@ async def do(face: Face, step: Step, value: int) -> None:
                 cart.append(value)
         case "increment":
             await face.increment(name, value)
-        case "save":
+        case _:
             await face.save()
 
 
@@ -108,12 +108,12 @@ def model(writer: Writer, step: Step, value: int) -> None:
     match kind:
         case "assign":
             writer.assign(name, [value] if name == "cart" else value)
-        case "clear" | "save":
-            getattr(writer, kind)()
         case "delete":
             writer.delete(name)
         case "change" | "increment":
             getattr(writer, kind)(name, value)
+        case _:
+            getattr(writer, kind)()
 
 
 def interleavings(one: list[Step], two: list[Step]) -> Iterator[list[tuple[int, Step]]]:

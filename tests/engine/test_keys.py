@@ -108,6 +108,15 @@ async def test_an_unknown_key_is_an_empty_session_that_has_no_key(sessions: Sess
     assert not await face.exists(unknown)
 
 
+async def test_a_cookie_that_opens_nothing_is_no_session_to_save(cookie_sessions: Sessions) -> None:
+    unknown = keys.make()
+    face = cookie_sessions.new(unknown)
+    assert not await face.open()
+    with pytest.raises(UpdateError):
+        await face.save()
+    assert not await face.exists(unknown)
+
+
 async def test_a_key_of_a_clients_choice_is_never_adopted(sessions: Sessions) -> None:
     unknown = keys.make()
     face = sessions.new(unknown)

@@ -535,6 +535,20 @@ async def test_what_was_handed_out_before_a_block_may_be_changed_after_it(
     assert dict(await again.context("tool")) == {"old": ["a", "b"]}
 
 
+async def test_a_session_that_nobody_has_looked_at_can_be_only_read_too(sessions: Sessions) -> None:
+    face = await sessions.saved(a=1)
+    mine = sessions.again(face)
+    with mine.session.readonly():
+        pass
+    with mine.session.readonly():
+        assert await mine.get("a") == 1
+        with pytest.raises(SessionReadOnly):
+            await mine.set("a", 2)
+    await mine.set("a", 3)
+    await mine.save()
+    assert await sessions.stored(face) == {"a": 3}
+
+
 async def test_other_sessions_may_be_ended_by_who_only_reads_this_one(sessions: Sessions) -> None:
     face, other = await sessions.saved(a=1), await sessions.saved(a=1)
     with face.session.readonly():
@@ -600,6 +614,40 @@ async def test_what_a_block_stored_before_it_failed_stays(shared: Sessions) -> N
     assert dict(await mine.items()) == {"n": 2, "before": 1, "count": 1}
     await mine.finish(commit=True)
     assert await shared.stored(face) == {"n": 2, "before": 1, "count": 1}
+
+
+async def test_a_field_that_a_block_deleted_before_it_failed_does_not_come_back(
+    shared: Sessions,
+) -> None:
+    face = await shared.saved(n=1, a=1)
+    mine = await shared.opened(face.key)
+    await mine.set("n", 2)
+    with suppress(ZeroDivisionError):
+        async with Serialized(mine):
+            await mine.pop("n")
+            await mine.save()
+            raise ZeroDivisionError
+    assert dict(await mine.items()) == {"a": 1}
+    await mine.finish(commit=True)
+    assert await shared.stored(face) == {"a": 1}
+
+
+async def test_what_a_block_promoted_before_it_failed_stays(shared: Sessions) -> None:
+    face = await shared.saved(a=1)
+    mine = await shared.opened(face.key)
+    await mine.update({"n": 1, "before": 1})
+    with suppress(ZeroDivisionError):
+        async with Serialized(mine):
+            context = await mine.context("tool")
+            context["n"] = 2
+            if mine.half == "async":
+                await context.apromote()
+            else:
+                context.promote()
+            raise ZeroDivisionError
+    assert dict(await mine.items()) == {"a": 1, "n": 2, "before": 1}
+    await mine.finish(commit=True)
+    assert await shared.stored(face) == {"a": 1, "n": 2, "before": 1}
 
 
 async def test_a_counter_that_a_failed_block_raised_is_known_with_what_was_assigned_before(
@@ -882,6 +930,46 @@ async def test_what_cannot_be_stored_was_assigned_before_the_block(shared: Sessi
     face = await shared.saved(n=1)
     mine = await shared.opened(face.key)
     await mine.set("x", object())
+    with pytest.raises(TypeError):
+        async with Serialized(mine):
+            raise AssertionError("it cannot begin")
+    assert not mine.session.locked
+    async with Serialized(await shared.opened(face.key), wait=0):
+        pass
+
+
+async def test_a_new_session_that_cannot_be_stored_has_no_block(shared: Sessions) -> None:
+    new = shared.new()
+    await new.set("x", object())
+    with pytest.raises(TypeError):
+        async with Serialized(new):
+            raise AssertionError("it cannot begin")
+    await new.pop("x")
+    async with Serialized(new):
+        await new.set("n", 1)
+    assert await shared.stored(new) == {"n": 1}
+
+
+async def test_what_cannot_be_stored_was_assigned_while_the_block_began(
+    shared: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another task of the request."""
+    face = await shared.saved(n=1)
+    mine = await shared.opened(face.key)
+    await mine.context("tool")
+    store: Any = mine.session._store
+    open_context, aopen_context = store.open_context, store.aopen_context
+
+    def assigning(*args: Any) -> Any:
+        mine.session["x"] = object()
+        return open_context(*args)
+
+    async def aassigning(*args: Any) -> Any:
+        await mine.session.aset("x", object())
+        return await aopen_context(*args)
+
+    monkeypatch.setattr(store, "open_context", assigning)
+    monkeypatch.setattr(store, "aopen_context", aassigning)
     with pytest.raises(TypeError):
         async with Serialized(mine):
             raise AssertionError("it cannot begin")

@@ -89,6 +89,56 @@ async def test_a_debt_is_paid_by_whoever_locks_next(store: Failing, caller: Call
     assert not policies._owed
 
 
+async def test_a_debt_that_cannot_be_paid_yet_is_paid_later(store: Failing, caller: Caller) -> None:
+    await caller.started()
+    assert (await caller("alone/read")).status == 200
+    store.valkey.signal(signal.SIGSTOP)
+    for _ in range(2):
+        assert_unavailable(await caller("alone/read"), executed=False)
+    store.valkey.signal(signal.SIGCONT)
+    await until(lambda: locks(store))
+    await until(lambda: registry.health().usable)
+    assert (await caller("alone/read")).status == 200
+    assert locks(store) == []
+    assert not policies._owed
+
+
+async def keys(number: int) -> list[str]:
+    """Those of so many new sessions."""
+    callers = [await Caller("async", "header").started() for _ in range(number)]
+    return [caller.key for caller in callers]
+
+
+async def test_a_debt_is_paid_once_however_many_would_pay_it(
+    store: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    debtors = [SessionStore(key, transport="header") for key in await keys(2)]
+    one, two = [SessionStore(key, transport="header") for key in await keys(2)]
+    for debtor in debtors:
+        await debtor.alock()
+    store.valkey.signal(signal.SIGSTOP)
+    for debtor in debtors:
+        await debtor.aunlock()
+    store.valkey.signal(signal.SIGCONT)
+    await until(lambda: registry.health().usable)
+    assert len(policies._owed) == 2
+
+    backend: Any = one._store
+    unlock, paid = backend.aunlock, []
+
+    async def unlocking(*at: str) -> None:
+        paid.append(at)
+        if len(paid) == 1:
+            await two.alock()
+        await unlock(*at)
+
+    monkeypatch.setattr(backend, "aunlock", unlocking)
+    await one.alock()
+    assert len(set(paid)) == len(paid) == 2
+    assert (one.locked, two.locked) == (True, True)
+    assert len(locks(store)) == 2
+
+
 async def test_what_is_no_outage_is_no_debt(store: Failing, caller: Caller) -> None:
     """Else it would be for ever, and every lock of the process would fail of it."""
     await caller.started()
