@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, get_commands
 
 from django_header_sessions import registry
 from django_header_sessions.engine import SessionStore
@@ -75,6 +75,15 @@ def test_stats_for_people(alice: User) -> None:
     assert "created, " in text
     assert "memory " in text
     assert "ALARM" not in text
+
+
+@pytest.mark.usefixtures("quiet_cache")
+def test_memory_that_may_not_be_asked_for_is_not_in_the_stats() -> None:
+    start()
+    text = run("stats")
+    assert "live sessions  1\n" in text
+    assert "memory" not in text
+    assert json.loads(run("stats", "--json"))["memory"] is None
 
 
 @on_both
@@ -335,7 +344,17 @@ def test_sweep_drops_what_expired(time_machine: Any, settings: Any, tmp_path: An
     assert json.loads(run("sweep", "--json")) == {"swept": 0}
 
 
-def test_clearsessions_sweeps_too(time_machine: Any, settings: Any, tmp_path: Any) -> None:
+@pytest.mark.parametrize("djangos", [True, False])
+def test_clearsessions_sweeps_too(
+    time_machine: Any, settings: Any, tmp_path: Any, djangos: bool
+) -> None:
+    """Where Django's own app is not installed, it is a command of ours."""
+    if not djangos:
+        settings.INSTALLED_APPS = [
+            app for app in settings.INSTALLED_APPS if app != "django.contrib.sessions"
+        ]
+    known: Any = get_commands
+    known.cache_clear()
     settings.CACHES = {
         "default": {
             "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
@@ -346,6 +365,7 @@ def test_clearsessions_sweeps_too(time_machine: Any, settings: Any, tmp_path: An
     start(idle=60)
     time_machine.shift(100)
     call_command("clearsessions")
+    known.cache_clear()
     assert sum(one.expired for one in get_store("default").activity()) == 1
 
 
@@ -400,6 +420,16 @@ def test_watch_outlives_an_outage(settings: Any) -> None:
             }
     # One that ends in an outage is an error.
     assert "cannot be used" in str(refused("watch", "--times", "1"))
+
+
+def test_a_watch_that_is_left_before_it_saw_anything_has_nothing_to_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def leave() -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(get_store("default"), "count", leave)
+    assert run("watch") == ""
 
 
 def test_a_cache_that_cannot_list_is_said_to_be_one(settings: Any, tmp_path: Any) -> None:

@@ -18,7 +18,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from django_header_sessions import metrics, registry
 from django_header_sessions.engine import SessionStore
-from django_header_sessions.exceptions import ListingNotSupported, SessionBusy, SessionEnded
+from django_header_sessions.exceptions import (
+    ListingNotSupported,
+    SessionBusy,
+    SessionEnded,
+    SessionSuperseded,
+)
 from django_header_sessions.fields import Changes
 from django_header_sessions.keys import make
 from django_header_sessions.observer import observers
@@ -82,6 +87,12 @@ def test_what_is_there_is_asked_of_the_store(value: Value, settings: Any) -> Non
     assert value("alarm", of="count") == 1
 
 
+@pytest.mark.usefixtures("quiet_cache")
+def test_memory_that_may_not_be_asked_for_is_not_shown(shown: CollectorRegistry) -> None:
+    assert shown.get_sample_value("header_sessions_store_up") == 1
+    assert shown.get_sample_value("header_sessions_store_memory_bytes") is None
+
+
 @pytest.mark.usefixtures("listing_store")
 @pytest.mark.parametrize("mode", ["sync", "async"])
 async def test_requests_are_counted_by_what_became_of_them(
@@ -128,9 +139,11 @@ def test_to_install_the_metrics_asks_nobody(settings: Any, valkey: Valkey) -> No
     # As prometheus_client makes its own.
     collected = CollectorRegistry(auto_describe=True)
     with uncounted(metrics.install(collected)):
-        session_alarm.disconnect(receive)
         assert told == []
-        assert collected.get_sample_value("header_sessions_store_up") == 1
+        # Whoever asks the store raises the alarm.
+        assert collected.get_sample_value("header_sessions_alarm", {"of": "count"}) == 1
+        assert told == ["count"]
+    session_alarm.disconnect(receive)
 
 
 @pytest.mark.usefixtures("listing_store")
@@ -148,6 +161,29 @@ def test_a_session_that_is_opened_by_its_lock_counts_as_opened_once(value: Value
     with pytest.raises(SessionEnded):
         SessionStore(str(make()), transport="header").lock()
     assert value("opens_total", outcome="not there") == 1
+
+
+@pytest.mark.usefixtures("listing_store")
+def test_a_change_that_came_too_late_is_counted_as_that(value: Value) -> None:
+    def session() -> SessionStore:
+        made = SessionStore(transport="header")
+        made["n"] = 1
+        made.save()
+        return made
+
+    rotated, ended = session(), session()
+    for late in (rotated, ended):
+        late["n"] = 2
+    SessionStore(rotated.session_key, transport="header").cycle_key()
+    registry.end(str(ended.session_key)[:15])
+    rotations = value("commits_total", outcome="done")
+    with pytest.raises(SessionSuperseded):
+        rotated.save()
+    assert value("commits_total", outcome="superseded") == 1
+    with pytest.raises(SessionEnded):
+        ended.save()
+    assert value("commits_total", outcome="not there") == 1
+    assert value("commits_total", outcome="done") == rotations
 
 
 @pytest.mark.usefixtures("listing_store")

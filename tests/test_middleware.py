@@ -21,6 +21,7 @@ from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django_header_sessions import registry
 from django_header_sessions.engine import SessionStore
 from django_header_sessions.middleware import HeaderSessionMiddleware
+from tests import views
 
 OURS = "django_header_sessions.middleware.HeaderSessionMiddleware"
 KEY = "X-Session-Key"
@@ -40,10 +41,7 @@ def test_it_is_djangos_own_and_runs_natively_in_both_modes() -> None:
     assert HeaderSessionMiddleware.async_capable
     assert not iscoroutinefunction(HeaderSessionMiddleware(lambda request: HttpResponse()))
 
-    async def view(request: HttpRequest) -> HttpResponse:
-        return HttpResponse()
-
-    assert iscoroutinefunction(HeaderSessionMiddleware(view))
+    assert iscoroutinefunction(HeaderSessionMiddleware(views.ado))
 
 
 # What a response that is replaced would have closed is closed all the same.
@@ -73,6 +71,14 @@ def session_id_of(request: HttpRequest) -> str:
     return str(request.session.session_key)[:15]
 
 
+def assert_closed(response: Any, closed: list[str]) -> None:
+    """What replaced the response closes it when it is closed itself."""
+    assert response.status_code == 401
+    for close in closers_of(response):
+        close()
+    assert closed == ["closed"]
+
+
 def test_a_response_that_is_replaced_is_closed() -> None:
     closed: list[str] = []
 
@@ -82,12 +88,7 @@ def test_a_response_that_is_replaced_is_closed() -> None:
         return closing(closed)
 
     request = RequestFactory().get("/", headers={KEY: stored_key()})
-    response = HeaderSessionMiddleware(view)(request)
-    assert isinstance(response, HttpResponse)
-    assert response.status_code == 401
-    for close in closers_of(response):
-        close()
-    assert closed == ["closed"]
+    assert_closed(HeaderSessionMiddleware(view)(request), closed)
 
 
 async def test_a_response_that_is_replaced_is_closed_in_async() -> None:
@@ -103,11 +104,7 @@ async def test_a_response_that_is_replaced_is_closed_in_async() -> None:
     request = AsyncRequestFactory().get("/", headers={KEY: str(session.session_key)})
     answering = HeaderSessionMiddleware(view)(request)
     assert isinstance(answering, Awaitable)
-    response = await answering
-    assert response.status_code == 401
-    for close in closers_of(response):
-        close()
-    assert closed == ["closed"]
+    assert_closed(await answering, closed)
 
 
 # Django's test clients.
@@ -185,6 +182,19 @@ def test_a_cookie_of_a_browsers_session_is_one(settings: Any) -> None:
     assert answer.cookies["sessionid"]["max-age"] == ""
     answer = Client().get(asking(["set_expiry", 60], view="/admin/sync/"))
     assert answer.cookies["sessionid"]["max-age"] == 60
+
+
+@pytest.mark.parametrize("view", ["/admin/sync/", "/admin/async/"])
+async def test_a_view_that_saves_a_cookie_session_that_ended_is_answered_as_by_django(
+    view: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = AsyncClient()
+    await client.get(asking(["set", "n", 1], view=view))
+    over = asking(["get", "n"], ["end_elsewhere"], ["set", "n", 2], ["save"], view=view)
+    answer = await client.get(over)
+    assert answer.status_code == 400
+    assert "Internal Server Error" not in caplog.text
+    assert (await client.get(asking(["get", "n"], view=view))).json() == {"did": [None]}
 
 
 def test_a_5xx_on_a_cookie_path_stores_nothing_and_sets_no_cookie() -> None:

@@ -213,7 +213,7 @@ class Server:
         """Have the next requests connect anew, as the name may lead to another server by now."""
         self.client.connection_pool.disconnect(inuse_connections=False)
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: ConnectionError | TimeoutError) -> None:
         if unanswered(error):
             self.breaker.open(error)
 
@@ -500,10 +500,8 @@ def named(error: Exception) -> Exception:
     return error
 
 
-def unanswered(error: Exception) -> bool:
+def unanswered(error: ConnectionError | TimeoutError) -> bool:
     """Whether a server said nothing, so that to ask it again would be to wait again."""
-    if not isinstance(error, ConnectionError | TimeoutError):
-        return False
     if isinstance(error, BusyLoadingError | MaxConnectionsError | AuthenticationError):
         return False  # it did answer, or was not asked
     if str(error) == "No connection available.":

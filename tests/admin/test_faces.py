@@ -339,12 +339,19 @@ def test_numbers_in_the_drawing_are_for_machines(sign_in: SignIn) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "passed"), [("people/with_email.py", 2), ("workers/with_number.py", 9)]
+    ("kind", "users", "passed"),
+    [
+        ("people/with_email.py", "settings", 2),
+        ("people/with_email.py", "employees", 2),
+        ("workers/with_number.py", "settings", 9),
+    ],
 )
-def test_users_with_names_and_keys_of_another_kind_are_found(kind: str, passed: int) -> None:
+def test_users_with_names_and_keys_of_another_kind_are_found(
+    kind: str, users: str, passed: int
+) -> None:
     """A user model of one's own is chosen once a process: this one is another's."""
     tests = ROOT / "tests" / "admin" / kind
-    settings = f"--ds=tests.admin.{tests.parent.name}.settings"
+    settings = f"--ds=tests.admin.{tests.parent.name}.{users}"
     command = [sys.executable, "-m", "pytest", "-q", settings, str(tests)]
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider"], cwd=ROOT, capture_output=True, text=True

@@ -643,11 +643,9 @@ async def test_what_a_plain_function_returns_to_await_is_not_awaited_by_a_synchr
     promise = asyncio.get_running_loop().create_future()
 
     def lose() -> BaseException | None:
+        session = sessions_requests.HeaderSession(key=KEY, origin=server.url, renew=lambda: promise)
         with requests.Session() as client, pytest.raises(SessionLost) as caught:
-            client.auth = sessions_requests.HeaderSession(
-                key=KEY, origin=server.url, renew=lambda: promise
-            )
-            client.get(server.url + "/state")
+            client.get(server.url + "/state", auth=session)
         return caught.value.__cause__
 
     assert isinstance(await asyncio.to_thread(lose), TypeError)

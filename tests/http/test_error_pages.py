@@ -16,6 +16,7 @@ from django.views.debug import SafeExceptionReporterFilter
 
 from django_header_sessions.conf import conf
 from django_header_sessions.engine import SessionStore
+from django_header_sessions.keys import make
 from django_header_sessions.reporting import SessionKeyReporterFilter, mask_key
 
 from .site import KEY, Action, Site
@@ -281,6 +282,14 @@ def test_a_failure_on_the_way_in_shows_none_where_the_projects_filter_knows_the_
 def test_the_projects_filter_masks_a_request_without_the_header_too() -> None:
     request = RequestFactory().get("/", headers={"X-Other": "shown"})
     assert SessionKeyReporterFilter().get_safe_request_meta(request)["HTTP_X_OTHER"] == "shown"
+
+
+def test_what_only_looks_like_the_cookie_is_masked_too() -> None:
+    key = str(make())
+    request = RequestFactory().get("/", headers={"Cookie": f"old-sessionid={key}"})
+    mask_key(request)
+    assert key[15:] not in repr(request.META)
+    assert request.META["HTTP_COOKIE"] == f"old-sessionid={key}"
 
 
 async def test_the_servers_own_scope_stays_as_it_was() -> None:

@@ -38,6 +38,7 @@ from django_header_sessions.stores.base import (
     Kind,
     LiveContext,
     LiveSession,
+    Memory,
     Opened,
     Page,
     Places,
@@ -230,6 +231,10 @@ class Verbs:
     async def get_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
         sessions: list[LiveSession] = await self._ask("get_many", session_ids, user)
         return sessions
+
+    async def memory(self) -> Memory | None:
+        memory: Memory | None = await self._ask("memory")
+        return memory
 
     async def activity(self) -> list[Activity]:
         minutes: list[Activity] = await self._ask("activity")

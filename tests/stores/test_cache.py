@@ -81,11 +81,19 @@ async def test_what_needs_a_list_says_that_there_is_none_and_names_the_remedy(
 ) -> None:
     await verbs.create(user="7")
     assert verbs.bench.store.lists is False
-    for ask in (verbs.count, verbs.page, lambda: verbs.of_user("7")):
+    for ask in (
+        verbs.count,
+        verbs.page,
+        lambda: verbs.page_each(5),
+        lambda: verbs.of_user("7"),
+        lambda: verbs.places_of_user("7"),
+        verbs.activity,
+    ):
         with pytest.raises(ListingNotSupported, match=r"'default'.*SESSION_CACHE_ALIAS on Redis"):
             await ask()
     # There is nothing to sweep: the cache lets its entries expire by itself.
     assert await verbs.sweep() == 0
+    assert await verbs.memory() is None
 
 
 async def test_a_cache_that_cannot_be_reached_is_unavailable(verbs: Verbs, tmp_path: Path) -> None:
@@ -102,6 +110,17 @@ async def test_a_cache_that_cannot_be_reached_is_unavailable(verbs: Verbs, tmp_p
     ):
         with pytest.raises(SessionUnavailable):
             await ask()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_a_cache_that_keeps_nothing_is_unavailable(
+    mode: str, settings: Any, time_machine: TimeMachineFixture, tmp_path: Path
+) -> None:
+    """As one of Django's is that ignores the errors of its server: else all were signed out."""
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+    verbs = Verbs(FileBench(open_store(), time_machine, tmp_path), mode)
+    with pytest.raises(SessionUnavailable, match="keeps nothing"):
+        await verbs.open(make())
 
 
 def damage(folder: Path) -> None:

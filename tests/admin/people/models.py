@@ -18,5 +18,6 @@ class Person(AbstractBaseUser, PermissionsMixin):
 
     USERNAME_FIELD = "email"
 
-    def __str__(self) -> str:
-        return self.email
+
+class Employee(Person):
+    """Has no key but that of the person."""
