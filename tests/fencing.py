@@ -38,7 +38,7 @@ class Holder:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._process.kill()
+        self.go_on()
         self._process.communicate()
 
     def say(self, line: str) -> None:
@@ -99,6 +99,7 @@ def hold() -> None:
     from django_header_sessions.exceptions import LeaseExpired
 
     for line in sys.stdin:
+        said = "stored"
         try:
             with SessionStore(line.strip(), transport="header").serialized(lease=LEASE) as session:
                 n = session["n"]
@@ -106,9 +107,8 @@ def hold() -> None:
                 sys.stdin.readline()
                 session["n"] = n - 1_000_000
         except LeaseExpired:
-            tell("refused")
-        else:
-            tell("stored")
+            said = "refused"
+        tell(said)
 
 
 if __name__ == "__main__":

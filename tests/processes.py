@@ -30,6 +30,14 @@ def free_port() -> int:
         return port
 
 
+def answered(ask: Callable[[], object]) -> object:
+    """What ``ask`` answers; None where there is nobody to answer yet."""
+    answer = None
+    with suppress(OSError, redis.ConnectionError):
+        answer = ask()
+    return answer
+
+
 class Process:
     """A child process that is ended with the block it was started in."""
 
@@ -68,12 +76,13 @@ class Process:
             self.signal(signal.SIGKILL)
         self._process.wait()
 
-    def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Ask ``ready`` until it says so; an error with the output where it takes too long."""
+    def wait_until(self, ready: Callable[[], object]) -> None:
+        """Ask ``ready`` until it says so; an error with the output where it takes too long. Where
+        nobody answers it, it is not."""
         give_up = time.monotonic() + START_SECONDS
-        while not ready():
-            if self._process.poll() is not None or time.monotonic() > give_up:
-                raise RuntimeError(f"{self._process.args!r} did not start:\n{self.output()}")
+        while not answered(ready):
+            assert self._process.poll() is None, f"{self._process.args!r} ended:\n{self.output()}"
+            assert time.monotonic() < give_up, f"{self._process.args!r}:\n{self.output()}"
             time.sleep(0.01)
 
 
@@ -90,13 +99,7 @@ class Valkey(Process):
         )
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client = redis.Redis(port=self.port)
-        self.wait_until(self._answers)
-
-    def _answers(self) -> bool:
-        try:
-            return bool(self.client.ping())
-        except redis.ConnectionError:
-            return False
+        self.wait_until(self.client.ping)
 
     def kill(self) -> None:
         self.client.close()
@@ -142,12 +145,8 @@ class Server(Process):
                 self._process.wait(STOP_SECONDS)
         super().__exit__(*exc)
 
-    def _answers(self) -> bool:
-        try:
-            self.request("GET", "/healthz")
-        except OSError:
-            return False
-        return True
+    def _answers(self) -> object:
+        return self.request("GET", "/healthz")
 
     def request(
         self, method: str, path: str, headers: dict[str, str] | None = None, body: Any = None

@@ -65,6 +65,7 @@ def test_the_client_ip_is_a_dotted_path_to_a_callable() -> None:
     with override_settings(HEADER_SESSIONS_CLIENT_IP="tests.test_conf.client_ip"):
         found: Callable[[HttpRequest], str] | None = conf.HEADER_SESSIONS_CLIENT_IP
         assert found is client_ip
+        assert found(HttpRequest()) == "192.0.2.1"
     missing = override_settings(HEADER_SESSIONS_CLIENT_IP="tests.test_conf.not_there")
     with missing, pytest.raises(ImportError):
         conf.HEADER_SESSIONS_CLIENT_IP  # noqa: B018  to ask for it imports it

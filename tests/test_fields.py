@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.sessions.serializers import JSONSerializer
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -86,6 +86,8 @@ def test_whatever_json_can_hold_comes_back(codec: Codec, value: Any) -> None:
 
 
 @unhurried
+@example(value=7)
+@example(value="seven")
 @given(value=values)
 def test_what_is_kept_is_digits_for_a_number_the_text_itself_or_tagged(value: Any) -> None:
     raw = BARE.encode("a", value)
@@ -257,6 +259,9 @@ def test_changes_clear_then_set_then_delete(
 
 
 @unhurried
+@example(raw=b"text", by=1)
+@example(raw=b"9223372036854775807", by=1)
+@example(raw=b"7", by=-9)
 @given(raw=st.none() | st.binary(max_size=21) | like_numbers.map(str.encode), by=st.integers())
 def test_a_counter_is_raised_exactly_or_not_at_all(raw: bytes | None, by: int) -> None:
     if raw is not None and not is_counter(raw):
@@ -433,11 +438,15 @@ class FieldsMachine(RuleBasedStateMachine):
 
     codec = BARE
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.fields, self.model = Fields(self.codec), dict[str, Any]()
+
     @initialize(data=st.lists(few).map(dict))
     def open(self, data: dict[str, Any]) -> None:
         self.store = {name: self.codec.encode(name, value) for name, value in data.items()}
         self.fields = Fields(self.codec, dict(self.store))
-        self.model: dict[str, Any] = deepcopy(data)
+        self.model = deepcopy(data)
         self.opened: dict[str, Any] = deepcopy(data)
         """As the store held it when it was asked or told last."""
         self.touched: set[str] = set()
@@ -505,18 +514,14 @@ class FieldsMachine(RuleBasedStateMachine):
 
     @invariant()
     def names_agree(self) -> None:
-        if hasattr(self, "fields"):
-            assert set(self.fields) == set(self.model)
-            assert len(self.fields) == len(self.model)
-            assert all(name in self.fields for name in self.model)
+        assert set(self.fields) == set(self.model)
+        assert len(self.fields) == len(self.model)
+        assert all(name in self.fields for name in self.model)
 
     def teardown(self) -> None:
-        if hasattr(self, "fields"):
-            assert dict(self.fields) == self.model
-            encoded = self.fields.encoded()
-            assert {
-                name: self.codec.decode(name, raw) for name, raw in encoded.items()
-            } == self.model
+        assert dict(self.fields) == self.model
+        encoded = self.fields.encoded()
+        assert {name: self.codec.decode(name, raw) for name, raw in encoded.items()} == self.model
 
 
 class EncryptedFieldsMachine(FieldsMachine):

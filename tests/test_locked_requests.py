@@ -442,6 +442,9 @@ async def test_decorators_without_arguments_are_told_apart_by_what_they_say(
     other.lock()
     answer = await by_header("cls")
     assert (answer.status_code, answer.json()["executed"]) == (409, False)
+    other.unlock()
+    assert (await by_header("cls")).json() == {"locked": True, "n": 1}
+    other.lock()
     # The method's own counts, and HEAD is GET's.
     for method in ("get", "head"):
         assert (await by_header("clsreads", method=method)).status_code == 200

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -281,12 +282,7 @@ def together(half: Half, jobs: list[Callable[[], Coroutine[Any, Any, None]]]) ->
 
     def run(job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         barrier.wait()
-        try:
-            job().send(None)
-        except StopIteration:
-            return
-        except BaseException as error:
-            failed.append(error)
+        drive(job(), half)
 
     async def all_of_them() -> None:
         await asyncio.gather(*[job() for job in jobs])
@@ -294,13 +290,10 @@ def together(half: Half, jobs: list[Callable[[], Coroutine[Any, Any, None]]]) ->
     if half == "async":
         asyncio.run(all_of_them())
         return
-    barrier, failed = threading.Barrier(len(jobs)), list[BaseException]()
-    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
+    barrier = threading.Barrier(len(jobs))
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for done in [pool.submit(run, job) for job in jobs]:
+            done.result()
 
 
 def drive(work: Coroutine[Any, Any, Any], half: Half) -> Any:

@@ -112,6 +112,24 @@ def test_zero_turns_it_off(settings: Any) -> None:
     assert not probing("never asked")
 
 
+async def test_turned_off_it_probes_once_at_a_time(settings: Any) -> None:
+    settings.HEADER_SESSIONS_BREAKER_SECONDS = 0
+    asked, stuck = [], threading.Event()
+
+    def probe() -> None:
+        asked.append(1)
+        stuck.wait(10)
+
+    breaker = Breaker("the store", probe)
+    for _ in range(3):
+        breaker.open(redis.TimeoutError())
+    stuck.set()
+    await until(lambda: not breaker._probing)
+    assert len(asked) == 1
+    breaker.open(redis.TimeoutError())
+    await until(lambda: len(asked) == 2)
+
+
 async def test_a_probe_with_a_bug_keeps_nobody_out(caplog: pytest.LogCaptureFixture) -> None:
     shown: list[Any] = []
     before, threading.excepthook = threading.excepthook, shown.append
@@ -150,14 +168,24 @@ async def test_where_no_thread_probes_requests_go_through_again(
     await until(lambda: breaker.outage is None)
 
 
-def test_where_no_thread_can_be_had_it_stays_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_no_thread_can_be_had_it_stays_closed(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", start)
-    breaker = Breaker("the store", Probe())
+    probe = Probe()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        breaker = Breaker("the store", probe)
+        breaker.open(redis.TimeoutError())
+        breaker.check()
+        # Turned off it would probe once, too.
+        settings.HEADER_SESSIONS_BREAKER_SECONDS = 0
+        breaker.open(redis.TimeoutError())
+    assert probe.asked == 0
     breaker.open(redis.TimeoutError())
-    breaker.check()
+    await until(lambda: probe.asked == 1)
 
 
 async def test_a_breaker_that_nobody_has_any_more_probes_no_longer() -> None:
@@ -176,6 +204,7 @@ def test_a_fork_of_a_process_with_an_outage_has_a_breaker_of_its_own() -> None:
     child = os.fork()
     if child == 0:
         # Closed, since the child has no thread that would close it; and it can open and close.
+        failed = 1
         try:
             breaker.check()
             breaker.open(redis.TimeoutError())
@@ -184,9 +213,9 @@ def test_a_fork_of_a_process_with_an_outage_has_a_breaker_of_its_own() -> None:
             give_up = time.monotonic() + 5
             while breaker.outage is not None and time.monotonic() < give_up:
                 time.sleep(0.01)
-            os._exit(0 if opened and breaker.outage is None else 1)
+            failed = int(not opened or breaker.outage is not None)
         finally:
-            os._exit(2)
+            os._exit(failed)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert breaker.outage is not None

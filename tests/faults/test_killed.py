@@ -6,6 +6,7 @@ import http.client
 import json
 import signal
 import threading
+from contextlib import suppress
 from typing import Any
 
 from django_header_sessions import registry
@@ -18,7 +19,7 @@ CLIENTS = 8
 
 
 class Client(threading.Thread):
-    """Makes sessions, writes to them and ends them, until its server is gone."""
+    """Makes sessions and writes to them, until its server is gone."""
 
     def __init__(self, server: Server, begun: threading.Barrier) -> None:
         super().__init__()
@@ -27,20 +28,19 @@ class Client(threading.Thread):
         self.acknowledged: dict[str, int] = {}
 
     def run(self) -> None:
-        key = ""
-        try:
-            for n in range(10_000):
+        key, n = "", 0
+        with suppress(OSError, http.client.HTTPException):  # once it is killed
+            while True:
                 headers = {"X-Session-Key": key} if key else {}
                 status, told, body = self._server.request("GET", f"/sync/write/?n={n}", headers)
                 assert status == 200
                 key = told.get("X-Session-Key") or key
                 self.acknowledged[key] = json.loads(body)["n"]
-                if n == 3:
+                n += 1
+                if n == 4:
                     self._begun.wait()
-                if n % 5 == 4:
+                if n % 3 == 0:
                     key = ""
-        except (OSError, http.client.HTTPException):
-            pass  # killed
 
 
 def test_after_a_server_was_killed_what_is_listed_is_what_is_there(store: Failing) -> None:

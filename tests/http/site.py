@@ -6,7 +6,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPMessage
 from http.cookies import SimpleCookie
@@ -63,9 +63,6 @@ class Answer:
         assert self.headers["Content-Type"] == "application/problem+json", self
         found: dict[str, Any] = json.loads(self.body)
         return found
-
-    def __str__(self) -> str:
-        return f"{self.status}\n{self.headers}{self.body.decode(errors='replace')[:2000]}"
 
 
 announced: set[str] = set()
@@ -155,11 +152,10 @@ class Site:
                 + b"\r\n\r\n"
             )
             received = bytearray()
-            try:
+            # A server that refuses a large request need not read all of it first.
+            with suppress(ConnectionResetError):
                 while part := connection.recv(65536):
                     received += part
-            except ConnectionResetError:
-                pass  # A server that refuses a large request need not read all of it first.
         return int(received.split(b" ", 2)[1]), bytes(received)
 
 

@@ -315,9 +315,8 @@ class Verbs:
             answers = await (self._tasks if self.mode == "async" else self._threads)(jobs)
         finally:
             self.checking = True
-        for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, may_raise):
-                raise answer
+        raised = [answer for answer in answers if isinstance(answer, BaseException)]
+        assert all(isinstance(error, may_raise) for error in raised), raised
         self.bench.check()
         return answers
 

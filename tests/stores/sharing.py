@@ -198,15 +198,11 @@ class LockContract(Base):
                 await self._slept(verbs, waiter, 0.2)
                 await self._slept(verbs, waiter, 0.2)
             await verbs.unlock(key.id, first)
-            if self.rings:
-                assert await self._slept(verbs, waiters[1], 10) < 5
+            assert await self._slept(verbs, waiters[1], 10) < 5
             assert await self._slept(verbs, waiters[2], 0.2) >= 0.2
         finally:
             for waiter in waiters:
                 waiter.close()
-
-    rings = True
-    """Whether those who wait are woken; where not, they ask often."""
 
     async def _slept(self, verbs: Verbs, waiter: Any, seconds: float) -> float:
         """How long one waited who was ready to for so many seconds."""

@@ -20,7 +20,7 @@ from django_header_sessions.engine import SessionStore
 from django_header_sessions.stores import get_store
 from django_header_sessions.stores import listener as module
 from django_header_sessions.stores.base import Draft, Opened, Terms
-from django_header_sessions.stores.bell import Waiter, process_name
+from django_header_sessions.stores.bell import Bell, Waiter, process_name
 from django_header_sessions.stores.listener import Listener
 from tests.processes import ROOT, Valkey
 
@@ -245,6 +245,51 @@ def test_who_may_not_publish_or_subscribe_takes_turns_all_the_same(
         waiting.result(10)
     assert other.locked
     other.unlock()
+
+
+def test_where_no_thread_can_be_had_who_waits_asks_now_and_then(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    waiter = bench.bell.waiter()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        waiter.wait(0.001)
+    assert bench.made == threads() == []
+    # And the next one tries again.
+    bench.waiter()
+    assert len(bench.made) == len(threads()) == 1
+
+
+def test_of_two_who_would_listen_at_once_one_does(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(threading.Thread):
+        """While it is made, another waiter comes and listens."""
+
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            monkeypatch.undo()
+            bench.bell.listen()
+
+    waiter = bench.bell.waiter()
+    monkeypatch.setattr(threading, "Thread", Slow)
+    bench.bell.listen()
+    assert len(threads()) == 1
+    assert waiter._woken.wait(10)
+    assert len(bench.made) == 1
+
+
+async def test_a_task_that_is_called_twice_wakes_once() -> None:
+    waiter = Bell().waiter()
+    sleep = asyncio.create_task(waiter.await_(20))
+    await asyncio.sleep(0)
+    waiter.wake()
+    waiter.wake()
+    await asyncio.wait_for(sleep, 10)
+    waiter.close()
 
 
 def test_a_fork_listens_for_itself_alone(valkey: Valkey) -> None:

@@ -8,8 +8,9 @@ import pytest
 from django.core.cache import caches
 from time_machine import TimeMachineFixture
 
+from django_header_sessions.fields import Changes
 from django_header_sessions.stores import get_store
-from django_header_sessions.stores.base import Draft
+from django_header_sessions.stores.base import Commit, ContextChange, Draft, Memory
 
 from .bench import LocMemBench, open_store
 from .contract import (
@@ -63,6 +64,28 @@ async def test_what_was_culled_is_never_shown(
         assert (key.id.encode() in dump) is (key.id in there)
         assert await verbs.end(key.id) is (key.id in there)
     caches["default"].clear()
+
+
+def test_contexts_of_a_session_that_expired_while_they_were_stored_take_no_room(
+    settings: Any, time_machine: TimeMachineFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CACHES = {"default": locmem("stalled")}
+    time_machine.move_to(2_000_000_000, tick=False)
+    store = open_store()
+    key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
+    cache = caches["default"]
+    put = cache.set
+
+    def stalling(name: str, *args: Any) -> None:
+        put(name, *args)
+        if name == f"hs:c:{key.id}":
+            time_machine.shift(86_400)
+            assert store.sweep() == 1
+
+    monkeypatch.setattr(cache, "set", stalling)
+    made = ContextChange("tool", Changes(set={"n": b"1"}), idle=60_000)
+    store.commit(key, "header", TERMS, Commit(contexts=[made], most=9))
+    assert store.memory() == Memory(0)
 
 
 def test_stores_are_one_a_location_and_prefix(settings: Any) -> None:

@@ -538,15 +538,7 @@ def sentinel_of(tmp_path: Path) -> Iterator[Callable[..., int]]:
             sentinel = stack.enter_context(
                 Process(binary, str(config), "--sentinel", "--port", f"{port}")
             )
-            asked = stack.enter_context(redis.Redis(port=port))
-
-            def answers() -> bool:
-                try:
-                    return bool(asked.ping())
-                except redis.ConnectionError:
-                    return False
-
-            sentinel.wait_until(answers)
+            sentinel.wait_until(stack.enter_context(redis.Redis(port=port)).ping)
             return port
 
         yield start
