@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.core.cache import caches
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
 from redis.crc import key_slot
 
@@ -24,8 +25,9 @@ from django_header_sessions.keys import SessionKey
 from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import Draft, Terms
 from django_header_sessions.stores.cluster import slot_tag
+from tests.processes import Valkey, free_port
 
-from .conftest import AT_ONCE, PATIENCE, TIMEOUT, Caller, cluster_alias, until
+from .conftest import AT_ONCE, PATIENCE, TIMEOUT, Caller, alias, cluster_alias, until
 from .test_faults import SLACK, assert_unavailable
 from .topologies import Cluster, Moving
 
@@ -124,6 +126,11 @@ async def test_a_failover_is_noticed_without_a_breaker_too(
     own_cluster.nodes[0].signal(signal.SIGKILL)
     for caller in first:
         assert_unavailable(await caller("read"), executed=False)
+    # What is asked of all of them needs this one too.
+    with pytest.raises(SessionUnavailable):
+        registry.count()
+    with pytest.raises(SessionUnavailable):
+        await registry.acount()
     own_cluster.fail_over(0)
     for caller in first:
         await until(partial(read, caller), 30)
@@ -149,6 +156,69 @@ async def test_a_cluster_that_is_not_there_when_the_process_starts_is_503(
     await until(lambda: registry.health().usable)
     for mode in ("sync", "async"):
         await until(partial(wrote, mode))
+
+
+def test_a_cluster_that_has_gone_stays_an_outage(own_cluster: Cluster) -> None:
+    servers: Any = get_store("default")
+    servers = servers._servers
+    assert registry.health().usable
+    for node in own_cluster.nodes:
+        node.kill()
+    assert not registry.health().usable
+    for server in servers.every():
+        # As it is probed in the background.
+        with pytest.raises(SessionUnavailable, match="No server of the cluster can be asked"):
+            servers._probe(server)
+
+
+async def test_an_outage_of_the_whole_cluster_is_over_once_somebody_is_in_it(
+    shared_cluster: Cluster,
+) -> None:
+    await Caller("sync", "header").started()
+    servers: Any = get_store("default")
+    servers = servers._servers
+    # By one who came in while another gave up.
+    servers._entry.open(redis.ConnectionError("gone"))
+    await until(lambda: registry.health().usable)
+
+
+async def test_the_memory_of_a_cluster_is_that_of_its_primaries(shared_cluster: Cluster) -> None:
+    nodes: list[Any] = [node.client for node in shared_cluster.nodes[:3]]
+    used = sum(node.info("memory")["used_memory"] for node in nodes)
+    for overview in (registry.overview(), await registry.aoverview()):
+        assert overview.memory is not None
+        assert overview.memory.used == pytest.approx(used, rel=0.5)
+        assert (overview.memory.limit, overview.memory.policy) == (None, "noeviction")
+
+
+async def test_a_bug_is_not_taken_for_an_outage_of_a_server(
+    shared_cluster: Cluster, mode: str
+) -> None:
+    await Caller(mode, "header").started()
+    for node in shared_cluster.nodes[:3]:
+        client: Any = node.client
+        for name in client.keys("*"):
+            client.set(name, "not what it was")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        await (registry.acount() if mode == "async" else asyncio.to_thread(registry.count))
+    assert registry.health().outages == []
+
+
+def test_the_alias_is_a_cache_whose_connections_can_be_closed(
+    shared_cluster: Cluster, settings: Any
+) -> None:
+    def connected() -> set[str]:
+        nodes: list[Any] = [node.client for node in shared_cluster.nodes]
+        return {each["id"] + each["addr"] for node in nodes for each in node.client_list()}
+
+    settings.DJANGO_REDIS_CLOSE_CONNECTION = True
+    cache = caches["default"]
+    cache.set("mine", 1)
+    before = connected()
+    cache.close()
+    # The server may take a moment to notice.
+    shared_cluster.nodes[0].wait_until(lambda: before - connected())
+    assert cache.get("mine") == 1
 
 
 async def wrote(mode: str) -> bool:

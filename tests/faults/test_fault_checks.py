@@ -14,6 +14,7 @@ from django.core.checks import Error, Warning
 from django.core.management import CommandError, call_command
 from django.test import AsyncClient, Client
 
+from django_header_sessions.stores import get_store
 from tests import test_checks
 from tests.test_checks import LOCMEM, cache, cases, override, raised
 
@@ -223,11 +224,25 @@ def test_the_doctor_needs_no_more_rights_than_it_is_given(cluster: Cluster, sett
     assert complaint == ""
 
 
-def test_the_doctor_of_a_cluster_names_the_server_that_is_down(settings: Any) -> None:
+@pytest.mark.parametrize("when", ["before", "while it is asked"])
+def test_the_doctor_of_a_cluster_names_the_server_that_is_down(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
     with Cluster() as cluster:
         settings.CACHES = {"default": cluster_alias(cluster)}
         doctor()
-        cluster.nodes[2].kill()
+        store: Any = get_store("default")
+        (server,) = [
+            each for each in store._servers.every() if f":{cluster.nodes[2].port})" in each.name
+        ]
+        ask = server.client.execute_command
+
+        def losing(*command: Any) -> Any:
+            if when == "before" or command[0] == "CONFIG GET":
+                cluster.nodes[2].kill()
+            return ask(*command)
+
+        monkeypatch.setattr(server.client, "execute_command", losing)
         said, complaint = doctor()
     assert said.count("ok: ") == 2
     assert f":{cluster.nodes[2].port}) does not answer" in said

@@ -159,7 +159,6 @@ class Cluster:
             state["cluster_state"] == "ok"
             and state["cluster_slots_ok"] == str(SLOTS)
             and len(slots) == 3
-            and all(part["replicas"] for part in slots.values())
         )
 
 
