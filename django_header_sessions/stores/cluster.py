@@ -51,6 +51,10 @@ PATIENCE = 5.0
 """Seconds of trying where the alias has no socket time-out."""
 
 
+CLOSED = (RedisError, RedisClusterException, IndexError)
+"""What redis-py raises of a cluster that it cannot enter; the last where nobody has any slots."""
+
+
 class ClusterConnectionFactory:
     """For ``OPTIONS["CONNECTION_FACTORY"]`` of a django-redis alias whose ``LOCATION`` is one
     server of a Redis Cluster; ``OPTIONS["STARTUP_NODES"]`` may name more, as pairs of host and
@@ -298,7 +302,7 @@ class ClusterServers(Servers):
         if self._client is None:
             try:
                 self._client = raw_client(self._cache)
-            except (RedisError, RedisClusterException) as error:
+            except CLOSED as error:
                 raise _nobody(error) from error
 
     @property
@@ -337,7 +341,7 @@ class ClusterServers(Servers):
         """Raises where ``server`` does not answer, though it is the one to be asked."""
         try:
             self._nodes.initialize()
-        except (RedisError, RedisClusterException) as error:
+        except CLOSED as error:
             raise _nobody(error) from error
         if server in self.every():
             server.ping()

@@ -182,6 +182,32 @@ async def test_an_outage_of_the_whole_cluster_is_over_once_somebody_is_in_it(
     await until(lambda: registry.health().usable)
 
 
+def test_a_cluster_without_slots_is_503(settings: Any) -> None:
+    with Valkey("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as valkey:
+        settings.CACHES = {
+            "default": alias(
+                valkey.url.removesuffix("/0"),
+                CONNECTION_FACTORY="django_header_sessions.stores.cluster.ClusterConnectionFactory",
+            )
+        }
+        session = SessionStore(transport="header")
+        with pytest.raises(SessionUnavailable):
+            session.create()
+        client: Any = valkey.client
+        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, SLOTS - 1)
+        valkey.wait_until(lambda: registry.health().usable)
+        session.create()
+        client.flushall()
+        client.execute_command("CLUSTER FLUSHSLOTS")
+        servers: Any = get_store("default")
+        (server,) = servers._servers.every()
+        # As it is probed in the background.
+        with pytest.raises(SessionUnavailable, match="No server of the cluster can be asked"):
+            servers._servers._probe(server)
+        with pytest.raises(SessionUnavailable, match="No server of the cluster has any slots"):
+            session.load()
+
+
 async def test_the_memory_of_a_cluster_is_that_of_its_primaries(shared_cluster: Cluster) -> None:
     nodes: list[Any] = [node.client for node in shared_cluster.nodes[:3]]
     used = sum(node.info("memory")["used_memory"] for node in nodes)
