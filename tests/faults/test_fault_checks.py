@@ -224,6 +224,18 @@ def test_the_doctor_needs_no_more_rights_than_it_is_given(cluster: Cluster, sett
     assert complaint == ""
 
 
+def test_the_doctor_of_a_cluster_takes_a_server_without_config_for_a_sound_one(
+    settings: Any,
+) -> None:
+    """As hosted ones are."""
+    with Cluster("--rename-command", "CONFIG", "") as cluster:
+        settings.CACHES = {"default": cluster_alias(cluster)}
+        said, complaint = doctor()
+    assert said.count("ok: ") == 3
+    assert said.count("does not tell whether cluster-require-full-coverage is set") == 3
+    assert complaint == ""
+
+
 @pytest.mark.parametrize("when", ["before", "while it is asked"])
 def test_the_doctor_of_a_cluster_names_the_server_that_is_down(
     settings: Any, monkeypatch: pytest.MonkeyPatch, when: str
