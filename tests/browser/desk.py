@@ -88,8 +88,7 @@ def site() -> Iterator[str]:
     server.start()
     server.is_ready.wait(10)
     try:
-        if server.error:
-            raise server.error
+        assert server.error is None, server.error
         yield f"http://127.0.0.1:{server.port}"
     finally:
         server.terminate()

@@ -98,5 +98,4 @@ def main(folder: Path) -> None:
             take(driver, folder, "monitor-cannot-list")
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+main(Path(sys.argv[1]))

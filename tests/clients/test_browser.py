@@ -40,11 +40,9 @@ import(page + "/static/header-sessions.js").then(async (module) => {
 
 
 def found(*names: str) -> str:
-    for name in names:
-        path = shutil.which(name)
-        if path is not None:
-            return path
-    raise RuntimeError(f"None of {', '.join(names)} is installed; this test needs a browser.")
+    paths = [path for name in names if (path := shutil.which(name))]
+    assert paths, f"None of {', '.join(names)} is installed; this test needs a browser."
+    return paths[0]
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +67,7 @@ def run(chrome: Chrome, server: Server, other: Server) -> Any:
 
     def run(code: str) -> Any:
         answer: dict[str, Any] = chrome.execute_async_script(WRAP, code, server.url, other.url)
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
+        assert "error" not in answer, answer
         return answer["result"]
 
     return run

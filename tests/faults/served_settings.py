@@ -1,5 +1,5 @@
-"""Settings of the server processes that are killed."""
+"""Settings of the server processes that are killed, and so do not report that they ran."""
 
-from tests.settings import *  # noqa: F403
+from tests.settings import *  # noqa: F403  # pragma: no cover
 
-ROOT_URLCONF = "tests.faults.site"
+ROOT_URLCONF = "tests.faults.site"  # pragma: no cover

@@ -20,7 +20,7 @@ def connection(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"port": request.META["REMOTE_PORT"]})
 
 
-def count_and_die(request: HttpRequest) -> NoReturn:
+def count_and_die(request: HttpRequest) -> NoReturn:  # pragma: no cover  the dead do not report
     """Count in the session, which is done at once, and die before there is an answer."""
     session: Any = request.session
     session.increment("n")
