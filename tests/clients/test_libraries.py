@@ -296,6 +296,17 @@ def test_of_many_calls_that_find_the_session_gone_one_renews_it() -> None:
             call.close()
 
 
+def test_a_call_that_is_refused_once_another_had_the_session_renewed_goes_on() -> None:
+    newer = make_key()
+    session = Flow(key=KEY, origin="https://a.example", renew=lambda: newer)
+    first, second = session.call(), session.call()
+    for call in (first, second):
+        next(call)
+    gone = Answer(401, problem={"type": "urn:django-header-sessions:unknown", "executed": False})
+    session.run(cast("Launch", first.send(gone)).flight)
+    assert cast("Held", second.send(gone)).key == newer
+
+
 def test_all_calls_that_were_superseded_go_on_with_the_key_that_another_brings() -> None:
     session = Flow(key=KEY, origin="https://a.example")
     first, second, third = calls = [session.call() for _ in range(3)]

@@ -117,8 +117,7 @@ async def test_a_debt_is_paid_once_however_many_would_pay_it(
     for debtor in debtors:
         await debtor.alock()
     store.valkey.signal(signal.SIGSTOP)
-    for debtor in debtors:
-        await debtor.aunlock()
+    await asyncio.gather(*[debtor.aunlock() for debtor in debtors])
     store.valkey.signal(signal.SIGCONT)
     await until(lambda: registry.health().usable)
     assert len(policies._owed) == 2
