@@ -214,12 +214,11 @@ class Contexts:
         session.accessed = True
         session._face_the_unknown()
         raw = yield from self._stored_as(name)
-        if name in self._used:
-            return self._used[name]  # by another task meanwhile
         if raw is None and name.startswith(HANDLE):
             raise ContextUnknown("There is no such context in this session.")
         return self._made(name, raw, idle_timeout)
 
+    @in_turn
     def _stored_as(self, name: str) -> Steps[dict[str, bytes] | None]:
         session = self._session
         if session.session_key is None:
@@ -255,6 +254,7 @@ class Contexts:
         self._check_there(context)
         merged = Changes(set=context._fields.encoded())
         fields.check_size(merged, conf.HEADER_SESSIONS_MAX_BYTES)
+        fields.begin_sending()
         yield from session._save_contexts([context], promote=True)
         self._used.pop(context.name, None)
 

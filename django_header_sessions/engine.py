@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeVar
@@ -57,8 +58,15 @@ E = TypeVar("E", bound=BaseException)
 LONGEST = 100 * 365 * 86400
 """Seconds that ``set_expiry`` may ask for; what is beyond is cut to it."""
 
+LONGEST_TURN = 60
+"""Seconds that a thread waits for the others of its request: longer than any store takes. Where
+they need this very thread to be done, it is an error, and no wait without end."""
+
 MANY = 1000
 """Sessions of a user that the store is asked for at once."""
+
+
+_finishing: ContextVar[SessionStore | None] = ContextVar("_finishing", default=None)
 
 
 class Noted(NamedTuple):
@@ -103,8 +111,6 @@ class SessionStore(SessionBase):
         the store was down. Kept because whoever called may have swallowed the exception."""
         self.sealed = False
         """Whether the answer's headers are decided, so that a new key could not be announced."""
-        self.last_commit = False
-        """Whether the next commit is the last of its request, and unlocks what that has locked."""
         self.deleted = False
         """Whether ``delete`` ended this session. It keeps its key then, as in Django, so that a
         later ``save`` fails instead of making a new one."""
@@ -149,6 +155,16 @@ class SessionStore(SessionBase):
         """Who is signed in, as the store knows it."""
         return self._user
 
+    @property
+    def last_commit(self) -> bool:
+        """Whether the next commit is the last of its request, and unlocks what that has locked:
+        that of the running code, and not that of another task which comes before it."""
+        return _finishing.get() is self
+
+    @last_commit.setter
+    def last_commit(self, value: bool) -> None:
+        _finishing.set(self if value else None)
+
     # Opening.
 
     def open(self, policy: Policy | None = None) -> bool:
@@ -190,6 +206,7 @@ class SessionStore(SessionBase):
     async def aload(self) -> Fields:  # type: ignore[override]
         return await self._arun(self._load())
 
+    @in_turn
     def _load(self) -> Steps[Fields]:
         key, changed = self.session_key, getattr(self, "_session_cache", None)
         there = yield from self._open()
@@ -243,23 +260,27 @@ class SessionStore(SessionBase):
         """The fields, opened first where they were not yet. A session that is gone is an error
         here: there is something to do to it."""
         self._face_the_unknown()
-        if not hasattr(self, "_session_cache"):
-            key = self.session_key
-            there = yield from self._open()
-            if key is not None and not there:
-                raise SessionEnded(f"Session {key.id} has ended.")
+        key = self.session_key
+        there = yield from self._open_once()
+        if key is not None and not there:
+            raise SessionEnded(f"Session {key.id} has ended.")
         return self._fields
+
+    @in_turn
+    def _open_once(self) -> Steps[bool]:
+        """Open it where nobody did; False where there is none."""
+        return True if hasattr(self, "_session_cache") else (yield from self._open())
 
     def _get_session(self, no_load: bool = False) -> Fields:
         self.accessed = True
         if self._unopened(no_load):
-            self._run(self._open())
+            self._run(self._open_once())
         return self._fields
 
     async def _aget_session(self, no_load: bool = False) -> Fields:
         self.accessed = True
         if self._unopened(no_load):
-            await self._arun(self._open())
+            await self._arun(self._open_once())
         return self._fields
 
     def _unopened(self, no_load: bool) -> bool:
@@ -346,8 +367,7 @@ class SessionStore(SessionBase):
             fields.begin_sending()
             total = (yield from self._commit(Changes(add=(name, by)))).total or 0
         # Now that it is stored: one that failed must not be stored by a later save.
-        if not self._fields.cleared:
-            self._fields.counted(name, total)
+        self._fields.counted(name, total)
         return total
 
     def set_expiry(self, value: datetime | timedelta | int | None) -> None:
@@ -390,7 +410,7 @@ class SessionStore(SessionBase):
         draft = Draft(self.transport, changes.set, user, self._expiry(), self._origin())
         key, self._expires_in = yield Verb("create", (draft, self._terms()))
         self._session_key, self._opened_key = key, None
-        fields.committed(Changes(clear=True, set=changes.set))
+        self._fields.committed(Changes(clear=True, set=changes.set))
         self._fields.session_id = key.id
         self.modified = True
         self.deleted = False
@@ -472,7 +492,8 @@ class SessionStore(SessionBase):
         commit = Commit(changes, signed, user, self._expiry() if moves else None, rotate_to)
         committed = yield from self._send(commit, contexts)
         if changes.add is None:
-            fields.committed(changes)
+            # Which may be others by now, made of those that were sent.
+            self._fields.committed(changes)
         if signed:
             yield from self._signed(user)
         return committed
@@ -931,7 +952,7 @@ class SessionStore(SessionBase):
                                 "and would never be done if the event loop waited for it here. "
                                 "Use the async method: await session.asave()."
                             )
-                        step.until.result()
+                        step.until.result(LONGEST_TURN)
                     else:
                         step.waiter.wait(step.seconds)
                 except BaseException as error:

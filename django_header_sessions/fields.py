@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Collection, Iterator, MutableMapping
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any, Protocol
+from itertools import count
+from typing import Any, NamedTuple, Protocol
 
 from django.contrib.sessions.serializers import JSONSerializer
 
@@ -148,6 +148,17 @@ def added(name: str, raw: bytes | None, by: int) -> int:
     return total
 
 
+class Mark(NamedTuple):
+    """That a field was assigned, or deleted, and when."""
+
+    at: int
+    there: bool
+
+
+_moments = count(1)
+"""Numbers that tell what came first, of all fields of a process."""
+
+
 class Fields(MutableMapping[str, Any]):
     """The data of a session as it was opened, and what was done to it since.
 
@@ -156,8 +167,8 @@ class Fields(MutableMapping[str, Any]):
     """
 
     __slots__ = (
-        *("_assigned", "_codec", "_raw", "_sent", "_sent_before", "_since", "_values"),
-        *("cleared", "read_only", "session_id", "stored"),
+        *("_assigned", "_cleared", "_codec", "_raw", "_sending", "_sent", "_values"),
+        *("read_only", "session_id", "stored"),
     )
 
     def __init__(
@@ -174,13 +185,12 @@ class Fields(MutableMapping[str, Any]):
         self.stored = stored if stored is not None else self._raw
         """What the store held when it was asked last; more than these where they were cleared."""
         self._values: dict[str, Any] = {}
-        self._assigned: dict[str, bool] = {}  # True where assigned, False where deleted
-        self._since: set[str] = set()  # those of them that the commit under way does not send
-        self.cleared = cleared
+        self._assigned: dict[str, Mark] = {}
+        self._cleared = next(_moments) if cleared else 0
         self.session_id = session_id
-        # What was sent since these were copied first, and how much of it before this copy.
-        self._sent: list[Changes] | None = None
-        self._sent_before = 0
+        self._sending = 0  # when the last commit began: what was assigned later, it does not send
+        # When a commit began that has sent a field, or (under None) a clear; one for all copies.
+        self._sent: dict[str | None, int] = {}
         self.read_only = False
         """Whether to assign or delete a field raises ``SessionReadOnly``."""
 
@@ -208,8 +218,7 @@ class Fields(MutableMapping[str, Any]):
         self.check_writable()
         name = field_name(name)
         self._values[name] = value
-        self._assigned[name] = True
-        self._since.add(name)
+        self._assigned[name] = Mark(next(_moments), there=True)
 
     def __delitem__(self, name: object) -> None:
         self.check_writable()
@@ -217,19 +226,17 @@ class Fields(MutableMapping[str, Any]):
         if name not in self:
             raise KeyError(name)
         self._values.pop(name, None)
-        self._assigned[name] = False
-        self._since.add(name)
+        self._assigned[name] = Mark(next(_moments), there=False)
 
     def __contains__(self, name: object) -> bool:
         name = field_name(name)
-        return self._assigned.get(name, name in self._raw)
+        mark = self._assigned.get(name)
+        return name in self._raw if mark is None else mark.there
 
     def __iter__(self) -> Iterator[str]:
-        for name in self._raw:
-            if self._assigned.get(name, True):
-                yield name
-        for name, there in self._assigned.items():
-            if there and name not in self._raw:
+        # Of what there is by now: another thread may go on to assign.
+        for name in dict.fromkeys([*self._raw, *self._assigned]):
+            if name in self:
                 yield name
 
     def __len__(self) -> int:
@@ -242,53 +249,53 @@ class Fields(MutableMapping[str, Any]):
         if self.read_only:
             raise SessionReadOnly("The session is only to be read here: nothing would be stored.")
 
+    @property
+    def cleared(self) -> bool:
+        """Whether a commit has to clear the session first."""
+        return self._cleared > 0
+
     def rebased(self, raw: dict[str, bytes]) -> Fields:
         """These fields as the store has them by now, with what was changed here still to be sent.
         What was only read is read anew; no value is shared with these."""
         changes = self.changes()
-        fields = Fields(
-            self._codec,
-            ({} if self.cleared else raw) | changes.set,
-            cleared=self.cleared,
-            stored=raw,
-            session_id=self.session_id,
-        )
-        fields._assigned = dict.fromkeys(changes.set, True) | dict.fromkeys(changes.delete, False)
-        fields._sent, fields.read_only = self._sent, self.read_only
+        fields = self._derived(({} if self.cleared else raw) | changes.set, raw)
+        fields._cleared = self._cleared
+        for name in (*changes.set, *changes.delete):
+            mark = self._assigned.get(name) or Mark(next(_moments), there=name in changes.set)
+            fields._assigned[name] = mark
         return fields
 
     def emptied(self, session_id: str) -> Fields:
         """None of these fields, nor any that others have added meanwhile."""
-        fields = Fields(self._codec, cleared=True, stored=self.stored, session_id=session_id)
-        fields._sent = self._sent
+        fields = self._derived({}, self.stored)
+        fields._cleared, fields.session_id = next(_moments), session_id
         return fields
 
     def copy(self) -> Fields:
         """These fields as they are now, for ``undone``."""
-        if self._sent is None:
-            self._sent = []
-        copy = self.rebased(self.stored)
-        copy._sent_before = len(self._sent)
-        return copy
+        return self.rebased(self.stored)
 
     def undone(self, before: Fields | None) -> Fields:
         """These fields without what was changed since they were copied to ``before``. What a commit
         has sent since stays, and what was to be sent before is still to be sent."""
-        untouched = Fields(self._codec, self.stored, session_id=self.session_id)
-        untouched._sent, untouched.read_only = self._sent, self.read_only
-        if before is None or self._sent is None:
-            return self._keeping(untouched)
-        sent = self._sent[before._sent_before :]
-        if any(changes.clear for changes in sent):
-            return self._keeping(untouched)
-        fields = before.rebased(self.stored)
-        fields.read_only = self.read_only
-        for name in chain.from_iterable((*changes.set, *changes.delete) for changes in sent):
-            if fields._assigned.pop(name, False):
-                del fields._raw[name]
-            if name in self.stored and not fields.cleared:
-                fields._raw[name] = self.stored[name]
+        fields = self._derived(self.stored, self.stored)
+        if before is not None:
+            sent = self._sent
+            if before._cleared > sent.get(None, 0):
+                fields._cleared, fields._raw = before._cleared, {}
+            pending = before.changes()
+            fields._raw = dict(fields._raw)
+            for name, mark in before._assigned.items():
+                if mark.at > max(sent.get(name, 0), sent.get(None, 0)):
+                    fields._assigned[name] = mark
+                    if mark.there:
+                        fields._raw[name] = pending.set[name]
         return self._keeping(fields)
+
+    def _derived(self, raw: dict[str, bytes], stored: dict[str, bytes]) -> Fields:
+        fields = Fields(self._codec, raw, stored=stored, session_id=self.session_id)
+        fields._sending, fields._sent, fields.read_only = self._sending, self._sent, self.read_only
+        return fields
 
     def _keeping(self, fields: Fields) -> Fields:
         """``fields``, with the very objects that were handed out and are still as they are there:
@@ -299,17 +306,23 @@ class Fields(MutableMapping[str, Any]):
         return fields
 
     def merged(self, stored: dict[str, bytes]) -> None:
-        """The store has set these fields, whatever was to be sent of them."""
-        self._raw.update(stored)
+        """The store has set these fields, whatever was to be sent of them when that began."""
         self.stored.update(stored)
-        for name in stored:
+        for name, raw in stored.items():
+            self._sent[name] = self._sending
+            if self._is_newer(name):
+                continue
+            self._raw[name] = raw
             self._values.pop(name, None)
             self._assigned.pop(name, None)
             if self.cleared:
                 # Or what clears the session would take them along.
-                self._assigned[name] = True
-        if self._sent is not None:
-            self._sent.append(Changes(set=stored))
+                self._assigned[name] = Mark(self._sending, there=True)
+
+    def _is_newer(self, name: str) -> bool:
+        """Whether ``name`` was assigned, deleted or cleared away since the commit began."""
+        mark = self._assigned.get(name)
+        return max(self._cleared, 0 if mark is None else mark.at) > self._sending
 
     def touched(self, name: str) -> bool:
         """Whether ``name`` was assigned, deleted or cleared away since the last commit."""
@@ -318,7 +331,7 @@ class Fields(MutableMapping[str, Any]):
     def begin_sending(self) -> None:
         """What is assigned or deleted from here on is left to be sent when what there is now has
         been."""
-        self._since.clear()
+        self._sending = next(_moments)
 
     def changes(self) -> Changes:
         """What a commit has to send: what was assigned or deleted, and what was changed in place.
@@ -330,7 +343,9 @@ class Fields(MutableMapping[str, Any]):
         if not names.keys().isdisjoint(AUTH_FIELDS):
             names.update(dict.fromkeys(AUTH_FIELDS))
         for name, value in list(self._values.items()):
-            if name not in names and self._codec.differs(name, value, self._raw[name]):
+            if name in names or name not in self._raw:
+                continue
+            if self._codec.differs(name, value, self._raw[name]):
                 names[name] = None
         there = [name for name in names if name in self]
         return Changes(
@@ -349,21 +364,32 @@ class Fields(MutableMapping[str, Any]):
         return {name: self._encode(name) for name in self}
 
     def committed(self, changes: Changes) -> None:
-        """The store has made these changes."""
-        self._raw = self.stored = changes.applied_to(self._raw)
-        if self._sent is not None:
-            self._sent.append(changes)
+        """The store has made these changes, of what there was when sending began."""
+        self.stored = changes.applied_to(self.stored)
         if changes.clear:
-            self.cleared = False
-        sent = list(self._assigned) if changes.clear else [*changes.set, *changes.delete]
-        for name in sent:
-            if name not in self._since:
-                self._assigned.pop(name, None)
+            self._sent[None] = self._sending
+        for name in (*changes.set, *changes.delete):
+            self._sent[name] = self._sending
+        if self._cleared > self._sending:
+            return
+        newer = {
+            name: self._raw[name]
+            for name in self._assigned
+            if name in self._raw and name not in self._values and self._is_newer(name)
+        }
+        self._raw = changes.applied_to(self._raw) | newer
+        if changes.clear:
+            self._cleared = 0
+        for name, mark in list(self._assigned.items()):
+            gone = changes.clear and not mark.there
+            if mark.at <= self._sending and (gone or name in changes.set or name in changes.delete):
+                del self._assigned[name]
 
     def counted(self, name: str, total: int) -> None:
         """The store has raised this counter."""
-        self._raw[name] = self.stored[name] = b"%d" % total
-        if name not in self._since:
+        self.stored[name] = b"%d" % total
+        if not self._is_newer(name):
+            self._raw[name] = b"%d" % total
             self._values[name] = total
 
     def check_size(self, changes: Changes, max_bytes: int | None) -> None:

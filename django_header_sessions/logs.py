@@ -30,7 +30,10 @@ itself."""
 # like one happens once in 10^14.
 _NO_SHA1 = r"(?![0-9a-f]{40}(?![a-z0-9]))"
 # A URL may write what stands before a key as %20, and the repr of a text as \n.
-_BEFORE = r"(?:(?<![a-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt])|(?<=\\x[0-9a-f]{2}))"
+_BEFORE = (
+    r"(?:(?<![a-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=%25[0-9A-Fa-f]{2})"
+    r"|(?<=\\[nrt])|(?<=\\x[0-9a-f]{2}))"
+)
 _KEY = rf"{_BEFORE}{_NO_SHA1}([a-z0-9]{{{ID_LENGTH}}})[a-z0-9]{{25}}(?![a-z0-9])"
 _TEXT, _BYTES = re.compile(_KEY), re.compile(_KEY.encode())
 _LONG_ENOUGH = re.compile(r"[a-z0-9]{40}")

@@ -375,16 +375,18 @@ def unlock_after(response: HttpResponseBase, session: Any) -> bool:
 def unlocking(body: Iterator[bytes], session: Any) -> Iterator[bytes]:
     try:
         yield from body
-    finally:
+    except BaseException:
         session.unlock()
+        raise
 
 
 async def aunlocking(body: AsyncIterator[bytes], session: Any) -> AsyncIterator[bytes]:
     try:
         async for part in body:
             yield part
-    finally:
+    except BaseException:
         await session.aunlock()
+        raise
 
 
 def close(

@@ -85,7 +85,7 @@ class Lock:
         give_up = time.monotonic() + wait
         self._waiting = True
         try:
-            while isinstance(answer := (yield from self._ask(lease)), Queued):
+            while isinstance(answer := (yield from self._ask_in_turn(lease)), Queued):
                 left = give_up - time.monotonic()
                 if left <= 0:
                     session_id = self._session.session_key.id  # type: ignore[union-attr]
@@ -100,6 +100,10 @@ class Lock:
         self._stop_waiting(answer)
         self.foreseen = False
         return answer
+
+    def _ask_in_turn(self, lease: float | None) -> Steps[Opened | Queued | None]:
+        # Or another task of the request might give the session another key meanwhile.
+        return self._session.turn.take(self._ask(lease))
 
     def _ask(self, lease: float | None) -> Steps[Opened | Queued | None]:
         session, key = self._session, self._session.session_key

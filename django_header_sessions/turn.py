@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from .steps import Steps, Wait
+from .steps import Send, Steps, Wait
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,12 +50,15 @@ class Turn:
                 if not mine.cancel():
                     self._pass_on()
                 raise
+        told: list[Send] = []
         _taken.set((*outer, self))
         try:
-            return (yield from steps)
+            return (yield from _keeping_quiet(steps, told))
         finally:
             _taken.set(outer)
             self._pass_on()
+            for send in told:  # noqa: UP028  a list takes no answers
+                yield send
 
     def _pass_on(self) -> None:
         with self._guard:
@@ -65,6 +68,26 @@ class Turn:
                     following.set_result(None)
                     return
             self._busy = False
+
+
+def _keeping_quiet(steps: Steps[T], told: list[Send]) -> Steps[T]:
+    """``steps`` without the signals, for afterwards: a receiver may use the session itself, or need
+    a thread in which somebody waits for this turn."""
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, Send):
+                told.append(step)
+                step = steps.send(None)
+                continue
+            try:
+                answer = yield step
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
 
 
 class Shared(Protocol):

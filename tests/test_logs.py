@@ -91,6 +91,7 @@ class Showing:
         (f"sessionid={PLAIN}; csrftoken=abc", ()),
         (f'"{PLAIN},{PLAIN}"', ()),
         (f"came with /state/?header=X-Session-Key:%20{PLAIN}", ()),
+        (f"came with /login/?next=/state/%3Fheader=X-Session-Key:%2520{PLAIN}", ()),
         (f"came with /state/?header=X-Session-Key%3a{PLAIN}%0d%0a", ()),
         ("came with %r", (f"X-Session-Key:\n{PLAIN}\r\n",)),
         ("came with %r", (f"X-Session-Key:\0{PLAIN}".encode(),)),
@@ -313,11 +314,10 @@ def test_a_log_of_json_lines(log: logging.Logger) -> None:
 
         def format(self, record: logging.LogRecord) -> str:
             said = {"said": record.getMessage(), **vars(record).get("seen", {})}
-            if record.exc_info:
-                said["failed"] = self.formatException(record.exc_info)
-            elif record.exc_text:
-                said["failed"] = record.exc_text
-            return json.dumps(said)
+            given = record.exc_info
+            return json.dumps(
+                said | {"failed": self.formatException(given) if given else record.exc_text}
+            )
 
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
@@ -325,7 +325,8 @@ def test_a_log_of_json_lines(log: logging.Logger) -> None:
     handler.addFilter(SessionKeyFilter())
     log.addHandler(handler)
     log.warning("came", extra={"seen": {"headers": {"X-Session-Key": KEY}}})
-    assert json.loads(stream.getvalue()) == {"said": "came", "headers": {"X-Session-Key": SHOWN}}
+    said = {"said": "came", "headers": {"X-Session-Key": SHOWN}, "failed": None}
+    assert json.loads(stream.getvalue()) == said
     try:
         raise ValueError(f"no such session: {KEY}")
     except ValueError:

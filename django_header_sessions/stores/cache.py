@@ -567,7 +567,8 @@ def _asking(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 async def _in_thread(verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    return await sync_to_async(partial(verb, *args, **kwargs))()
+    # Not in the one thread of the request, where its sync code may wait for this to be done.
+    return await sync_to_async(partial(verb, *args, **kwargs), thread_sensitive=False)()
 
 
 def _opens(record: Record, key: SessionKey, transport: str) -> bool:

@@ -136,6 +136,12 @@ class Server:
         try:
             connection.send_command(*command)
             return connection.read_response()
+        except ResponseError:
+            raise  # which is an answer
+        except BaseException:
+            # Who asks next must not get the answer to this.
+            connection.disconnect()
+            raise
         finally:
             pool.release(connection)
 

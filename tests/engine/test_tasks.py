@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth import alogin
 from django.contrib.auth.models import User
 from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpRequest
 
 from django_header_sessions.engine import SessionStore
+from django_header_sessions.signals import session_created
 from django_header_sessions.stores import get_store
 
 from ..processes import Valkey
@@ -208,6 +210,183 @@ async def test_an_event_loop_is_not_held_up_by_a_sync_call_beside_a_task() -> No
     session["x"] = 1
     session.save()
     assert stored(session) == {"here": 1, "n": 1, "x": 1}
+
+
+@pytest.fixture(params=["sync", "async"])
+def receiver(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Hears of new sessions, as the metrics do; under ASGI Django calls it in a thread."""
+    heard: list[str] = []
+
+    def hear(session_id: str, **kwargs: Any) -> None:
+        heard.append(session_id)
+
+    async def ahear(session_id: str, **kwargs: Any) -> None:
+        heard.append(session_id)
+
+    receiver = hear if request.param == "sync" else ahear
+    session_created.connect(receiver)
+    yield heard
+    session_created.disconnect(receiver)
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("method", ["save", "increment"])
+async def test_a_task_and_sync_code_in_a_thread_do_not_wait_for_each_other(
+    method: str, new: bool, receiver: list[str]
+) -> None:
+    key = None if new else (await sync_to_async(made)()).session_key
+    session = SessionStore(transport="header") if new else await opened_in_loop(key)
+    session["x"] = 1
+    args = ["n"] * (method == "increment")
+
+    def in_thread() -> None:
+        getattr(session, method)(*args)
+
+    both = asyncio.gather(
+        getattr(session, f"a{method}")(*args), sync_to_async(in_thread)(), session.asave()
+    )
+    await asyncio.wait_for(both, 20)
+    assert await sync_to_async(stored)(session) == {
+        **({} if new else {"here": 1}),
+        **({"n": 2} if method == "increment" else {}),
+        "x": 1,
+    }
+    assert receiver == [session.session_key.id]  # type: ignore[union-attr]
+
+
+async def test_who_hears_of_a_new_session_may_use_it() -> None:
+    session = SessionStore(transport="header")
+    left: list[asyncio.Task[int]] = []
+
+    async def hear(**kwargs: Any) -> None:
+        session["heard"] = True
+        await session.asave()
+        left.append(asyncio.ensure_future(session.aincrement("n")))
+
+    session_created.connect(hear)
+    try:
+        session["n"] = 10
+        await session.asave()
+    finally:
+        session_created.disconnect(hear)
+    totals = await asyncio.gather(*left, session.aincrement("n"), session.aincrement("n"))
+    assert totals == [11, 12, 13]
+    assert stored(session) == {"n": 13, "heard": True}
+
+
+async def test_a_session_that_was_made_is_told_of_even_if_what_follows_fails(
+    receiver: list[str], settings: Any
+) -> None:
+    settings.HEADER_SESSIONS_MAX_PER_USER = "many"  # which it was not checked for
+    session = SessionStore(transport="header")
+    session["_auth_user_id"] = "7"
+    with pytest.raises(TypeError):
+        await session.asave()
+    assert receiver == [session.session_key.id]  # type: ignore[union-attr]
+
+
+async def test_the_lock_is_given_back_by_the_last_commit_and_not_by_one_that_waited_before_it() -> (
+    None
+):
+    key = made(x=0).session_key
+
+    async def request() -> None:
+        session = await opened_in_loop(key)
+        await session.alock()
+        x = session["x"]
+        left = [asyncio.ensure_future(session.aincrement("n")) for _ in range(2)]
+        await asyncio.sleep(0)
+        session["x"] = x + 1
+        await session.afinish(commit=True)
+        await asyncio.gather(*left)
+
+    await asyncio.gather(*(request() for _ in range(10)))
+    found = stored(await opened_in_loop(key))
+    assert (found["x"], found["n"]) == (10, 20)
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_block_beside_a_task_that_stores_forgets_nothing_of_either(
+    new: bool, early: bool
+) -> None:
+    session = SessionStore(transport="header") if new else await opened_in_loop(made().session_key)
+    session["x"] = 1
+    task = await begun(session.asave())
+    session["x"], session["y"] = 2, 2
+    with session.readonly():
+        if not early:
+            await task
+    await task
+    assert (session["x"], session["y"]) == (2, 2)
+    await session.asave()
+    found = stored(session)
+    assert (found["x"], found["y"]) == (2, 2)
+
+
+async def test_what_was_sent_is_not_sent_again_after_a_block_beside_it() -> None:
+    first = made()
+    session = await opened_in_loop(first.session_key)
+    session["x"] = 1
+    task = await begun(session.asave())
+    with session.readonly():
+        pass
+    await task
+    first["x"] = 99
+    first.save()
+    await session.asave()
+    assert stored(session)["x"] == 99
+
+
+async def test_what_is_assigned_beside_a_promotion_stays() -> None:
+    session = await opened_in_loop(made(gone=1).session_key)
+    context = await session.acontext("c")
+    context["x"], context["z"] = 1, 1
+    session["z"] = 7
+    task = await begun(context.apromote())
+    session["x"] = 5
+    await task
+    assert (session["x"], session["z"]) == (5, 1)
+    await session.asave()
+    assert (stored(session)["x"], stored(session)["z"]) == (5, 1)
+
+
+async def test_a_context_that_is_read_anew_beside_its_commit_keeps_what_was_assigned() -> None:
+    session = await opened_in_loop(made().session_key)
+    context = await session.acontext("c")
+    context["x"] = 1
+    task = await begun(context.asave())
+    context["x"] = 2
+    await session.alock()
+    await task
+    await session.afinish(commit=True)
+    assert dict(opened(session).context("c")) == {"x": 2}
+
+
+async def test_tasks_that_open_a_session_first_open_it_once() -> None:
+    session = SessionStore(made().session_key, transport="header")
+    await asyncio.gather(session.aset("a", 1), session.aset("b", 2), session.asave())
+    await session.asave()
+    assert stored(session) == {"here": 1, "a": 1, "b": 2}
+
+
+async def test_a_request_does_not_supersede_itself() -> None:
+    session = await opened_in_loop(made().session_key)
+
+    async def block() -> None:
+        async with session.serialized():
+            session["x"] = 1
+
+    await asyncio.gather(session.acycle_key(), block(), session.aload(), session.acontext("c"))
+    assert session.fault is None
+    assert stored(session)["x"] == 1
+
+
+def test_fields_may_be_assigned_while_others_go_through_them() -> None:
+    session = made()
+    for name in session.keys():  # noqa: SIM118  a view, as Django has it
+        session[f"{name} and more"] = 1
+    assert len(session.keys()) == 2
 
 
 @contextmanager
