@@ -317,7 +317,7 @@ class Fields(MutableMapping[str, Any]):
             self._assigned.pop(name, None)
             if self.cleared:
                 # Or what clears the session would take them along.
-                self._assigned[name] = Mark(self._sending, there=True)
+                self._assigned[name] = Mark(next(_moments), there=True)
 
     def _is_newer(self, name: str) -> bool:
         """Whether ``name`` was assigned, deleted or cleared away since the commit began."""

@@ -3,14 +3,22 @@ in ``tests.http``."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf.urls.i18n import i18n_patterns
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
-from django.test import AsyncClient, Client
+from django.core.handlers.wsgi import WSGIHandler
+from django.http import (
+    FileResponse,
+    HttpRequest,
+    HttpResponse,
+    JsonResponse,
+    StreamingHttpResponse,
+)
+from django.test import AsyncClient, Client, RequestFactory
 from django.urls import path
 from django.utils import translation
 from django.utils.decorators import method_decorator
@@ -80,6 +88,37 @@ async def astreams(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(parts())
 
 
+class Body:
+    """It is done with its session only when it is closed."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.locked: list[bool] = []
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"a"
+        self.locked.append(self.session.locked)
+
+    def close(self) -> None:
+        self.locked.append(self.session.locked)
+
+
+bodies: list[Body] = []
+
+
+@serialized_session
+def streams_body(request: HttpRequest) -> StreamingHttpResponse:
+    plain(request)
+    bodies.append(Body(request.session))
+    return StreamingHttpResponse(bodies[-1])
+
+
+@serialized_session
+def sends_file(request: HttpRequest) -> FileResponse:
+    plain(request)
+    return FileResponse(io.BytesIO(b"a"))
+
+
 class Alone(View):
     @method_decorator(serialized_session)
     def get(self, request: HttpRequest) -> HttpResponse:
@@ -125,6 +164,7 @@ VIEWS: dict[str, dict[str, Any]] = {
     },
 }
 VIEWS["sync"]["streams"], VIEWS["async"]["streams"] = streams, astreams
+VIEWS["sync"] |= {"streams_body": streams_body, "sends_file": sends_file}
 
 
 def patterns(start: str = "") -> list[Any]:
@@ -315,6 +355,34 @@ async def test_a_streamed_answer_keeps_the_lock_until_its_end(caller: Caller) ->
         assert [part async for part in answer.streaming_content] == [b"a", b"b"]
     else:
         assert list(answer.streaming_content) == [b"a", b"b"]
+    assert caller.free()
+
+
+def test_a_body_has_the_lock_until_it_is_closed() -> None:
+    caller = Caller("sync", "header")
+    answer = async_to_sync(caller)("streams_body")
+    assert list(answer.streaming_content) == [b"a"]
+    assert bodies.pop().locked == [True, True]
+    assert caller.free()
+
+
+def test_a_file_is_left_to_the_server_and_unlocks_when_it_is_closed() -> None:
+    caller = Caller("sync", "header")
+    sent: list[Any] = []
+    factory: Any = RequestFactory()
+    environ = factory._base_environ(PATH_INFO="/sync/sends_file/", HTTP_X_SESSION_KEY=caller.key)
+
+    def send(file: Any, size: int) -> list[bytes]:
+        sent.append(file)
+        return [file.read()]
+
+    environ["wsgi.file_wrapper"] = send
+    application: Any = WSGIHandler()
+    assert b"".join(application(environ, lambda *args: None)) == b"a"
+    (file,) = sent
+    assert isinstance(file, io.BytesIO)
+    assert not caller.free()
+    file.close()
     assert caller.free()
 
 

@@ -814,6 +814,27 @@ async def test_a_context_that_a_failed_block_opened_first_can_be_used_after_it(
     assert dict(await (await shared.opened(face.key)).context("tool")) == {"m": 2}
 
 
+async def test_what_was_promoted_into_a_session_that_was_cleared_outlives_a_failed_block(
+    shared: Sessions,
+) -> None:
+    face = await shared.saved(a=1, b=1)
+    mine = await shared.opened(face.key)
+    mine.session.clear()
+    context = await mine.context("tool")
+    context["c"] = 1
+    if mine.half == "async":
+        await context.apromote()
+    else:
+        context.promote()
+    with suppress(ZeroDivisionError):
+        async with Serialized(mine):
+            await mine.set("d", 1)
+            raise ZeroDivisionError
+    assert dict(await mine.items()) == {"c": 1}
+    await mine.finish(commit=True)
+    assert await shared.stored(face) == {"c": 1}
+
+
 async def test_a_context_that_follows_one_of_its_name_has_nothing_of_it(shared: Sessions) -> None:
     face = await shared.saved(a=1)
     first = await face.context("tool")

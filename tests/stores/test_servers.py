@@ -180,6 +180,27 @@ async def test_an_increment_that_timed_out_was_counted_once_at_most(
         assert int((await patient.there(key)).fields["n"]) <= asked
 
 
+class Interrupted(BaseException):
+    """As a soft limit of time raises one, by a signal."""
+
+
+def test_who_is_interrupted_before_the_answer_leaves_none_for_the_next(
+    settings: Any, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any) -> None:
+        raise Interrupted
+
+    settings.CACHES = django_redis(valkey.url)
+    store: Any = open_store()
+    server = store._servers._server
+    assert server.send(("ECHO", "first")) == b"first"
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        # The question was sent.
+        patched.setattr(Connection, "read_response", interrupt)
+        server.send(("ECHO", "second"))
+    assert server.send(("ECHO", "third")) == b"third"
+
+
 async def test_a_replica_refuses_reads_too(mode: str, settings: Any, own_valkey: Start) -> None:
     """What it says is there may have ended, and what it does not know may have begun."""
     primary = own_valkey("--repl-diskless-sync-delay", "0")
