@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -952,7 +953,7 @@ class SessionStore(SessionBase):
                                 "and would never be done if the event loop waited for it here. "
                                 "Use the async method: await session.asave()."
                             )
-                        step.until.result(LONGEST_TURN)
+                        _wait(step.until)
                     else:
                         step.waiter.wait(step.seconds)
                 except BaseException as error:
@@ -993,6 +994,16 @@ class SessionStore(SessionBase):
         ):
             self.fault = error
         return error
+
+
+def _wait(until: Future[None]) -> None:
+    try:
+        until.result(LONGEST_TURN)
+    except TimeoutError as error:
+        raise RuntimeError(
+            f"Another task of this request has been storing the session for {LONGEST_TURN} s. It "
+            "may be waiting for this very thread: use the async methods, and no sync ones beside."
+        ) from error
 
 
 def _touches(changes: Changes, name: str) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.cache import BaseCache, caches
+from django.core.cache.backends.db import BaseDatabaseCache
 from django.db import DatabaseError, InterfaceError
 
 from ..conf import conf
@@ -131,6 +132,9 @@ class CacheStore:
     def __init__(self, alias: str) -> None:
         self.alias = alias
         self._bell = Bell()
+        # Connections to a database belong to the one thread of the request. Any other cache is
+        # asked in another: sync code may wait there for what is asked here to be done.
+        self._in_own_thread = isinstance(self._cache, BaseDatabaseCache)
 
     def open(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None:
         record = self._read(key.id)
@@ -309,52 +313,52 @@ class CacheStore:
     # The async twins: one thread hop around the sync verb.
 
     async def aopen(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None:
-        return await _in_thread(self.open, key, transport, terms)
+        return await self._in_thread(self.open, key, transport, terms)
 
     async def acreate(self, draft: Draft, terms: Terms) -> tuple[SessionKey, int]:
-        return await _in_thread(self.create, draft, terms)
+        return await self._in_thread(self.create, draft, terms)
 
     async def acommit(
         self, key: SessionKey, transport: str, terms: Terms, commit: Commit
     ) -> Committed:
-        return await _in_thread(self.commit, key, transport, terms, commit)
+        return await self._in_thread(self.commit, key, transport, terms, commit)
 
     async def alock(
         self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
     ) -> Opened | Queued | None:
-        return await _in_thread(self.lock, key, transport, terms, ticket, lease)
+        return await self._in_thread(self.lock, key, transport, terms, ticket, lease)
 
     async def aunlock(self, session_id: str, ticket: str) -> None:
-        await _in_thread(self.unlock, session_id, ticket)
+        await self._in_thread(self.unlock, session_id, ticket)
 
     async def aopen_context(
         self, key: SessionKey, transport: str, terms: Terms, name: str
     ) -> dict[str, bytes] | None:
-        return await _in_thread(self.open_context, key, transport, terms, name)
+        return await self._in_thread(self.open_context, key, transport, terms, name)
 
     async def acontexts(self, session_id: str) -> list[LiveContext]:
-        return await _in_thread(self.contexts, session_id)
+        return await self._in_thread(self.contexts, session_id)
 
     async def aend_context(self, session_id: str, name: str) -> bool:
-        return await _in_thread(self.end_context, session_id, name)
+        return await self._in_thread(self.end_context, session_id, name)
 
     async def aend(self, session_id: str) -> bool:
-        return await _in_thread(self.end, session_id)
+        return await self._in_thread(self.end, session_id)
 
     async def aend_many(self, session_ids: Collection[str]) -> list[bool]:
-        return await _in_thread(self.end_many, session_ids)
+        return await self._in_thread(self.end_many, session_ids)
 
     async def aexists(self, key: SessionKey) -> bool:
-        return await _in_thread(self.exists, key)
+        return await self._in_thread(self.exists, key)
 
     async def aget(self, session_id: str) -> Opened | None:
-        return await _in_thread(self.get, session_id)
+        return await self._in_thread(self.get, session_id)
 
     async def aget_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
-        return await _in_thread(self.get_many, session_ids, user)
+        return await self._in_thread(self.get_many, session_ids, user)
 
     async def acount(self) -> dict[Kind, int]:
-        return await _in_thread(self.count)
+        return await self._in_thread(self.count)
 
     async def apage(
         self,
@@ -363,27 +367,27 @@ class CacheStore:
         kinds: Collection[Kind] = (),
         backward: bool = False,
     ) -> Page:
-        return await _in_thread(self.page, limit, after, kinds, backward)
+        return await self._in_thread(self.page, limit, after, kinds, backward)
 
     async def apage_each(
         self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
     ) -> dict[Kind, Page]:
-        return await _in_thread(self.page_each, limit, after, kinds, backward)
+        return await self._in_thread(self.page_each, limit, after, kinds, backward)
 
     async def aof_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
-        return await _in_thread(self.of_user, user, limit)
+        return await self._in_thread(self.of_user, user, limit)
 
     async def aplaces_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
-        return await _in_thread(self.places_of_user, user, limit, after)
+        return await self._in_thread(self.places_of_user, user, limit, after)
 
     async def asweep(self, limit: int = 200) -> int:
-        return await _in_thread(self.sweep, limit)
+        return await self._in_thread(self.sweep, limit)
 
     async def aactivity(self) -> list[Activity]:
-        return await _in_thread(self.activity)
+        return await self._in_thread(self.activity)
 
     async def amemory(self) -> Memory | None:
-        return await _in_thread(self.memory)
+        return await self._in_thread(self.memory)
 
     def outages(self) -> list[Outage]:
         return []
@@ -488,6 +492,10 @@ class CacheStore:
         last = max([turns.until, *(alive for _, alive in turns.waiting)])
         _asking(self._cache.set, f"hs:t:{session_id}", turns, (last - now) / 1000)
 
+    async def _in_thread(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        asked = partial(verb, *args, **kwargs)
+        return await sync_to_async(asked, thread_sensitive=self._in_own_thread)()
+
     @property
     def _cache(self) -> BaseCache:
         # Asked for each time: Django keeps one a thread, as not every client bears sharing.
@@ -564,11 +572,6 @@ def _asking(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return ask(*args, **kwargs)
     except (OSError, DatabaseError, InterfaceError) as error:
         raise SessionUnavailable(f"The session cache cannot be used: {error}") from error
-
-
-async def _in_thread(verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    # Not in the one thread of the request, where its sync code may wait for this to be done.
-    return await sync_to_async(partial(verb, *args, **kwargs), thread_sensitive=False)()
 
 
 def _opens(record: Record, key: SessionKey, transport: str) -> bool:

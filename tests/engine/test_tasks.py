@@ -17,6 +17,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpRequest
 
+from django_header_sessions import engine
 from django_header_sessions.engine import SessionStore
 from django_header_sessions.signals import session_created
 from django_header_sessions.stores import get_store
@@ -430,3 +431,21 @@ def test_threads_lose_nothing_either(
     found = stored(session)
     assert (sorted(totals), found["x"], found["m"]) == ([11, 12, 13], 2, 13)
     assert live() == 1
+
+
+def test_a_thread_that_would_wait_without_end_is_told(
+    valkey: Valkey, redis_cache: dict[str, Any], settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CACHES = {"default": redis_cache}
+    monkeypatch.setattr(engine, "LONGEST_TURN", 0.05)
+    session = made()
+    session["x"] = 1
+    other = threading.Thread(target=session.increment, args=["n"])
+    with held_up(valkey) as until:
+        other.start()
+        until(1)
+        with pytest.raises(RuntimeError, match="this very thread"):
+            session.save()
+    other.join()
+    session.save()
+    assert stored(session) == {"here": 1, "n": 1, "x": 1}

@@ -187,8 +187,11 @@ def test_the_header_transport_never_leaves_the_event_loop(hops: list[object]) ->
 
 @pytest.mark.usefixtures("on_redis")
 def test_the_test_of_hops_sees_a_hop(hops: list[object]) -> None:
-    with overriding(
-        CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    with (
+        overriding(
+            CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+        ),
+        pytest.raises(AssertionError, match="the event loop was left"),
     ):
         ask_all([("", [["set", "n", 1]])])
     assert hops
