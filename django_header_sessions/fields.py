@@ -300,7 +300,7 @@ class Fields(MutableMapping[str, Any]):
     def _keeping(self, fields: Fields) -> Fields:
         """``fields``, with the very objects that were handed out and are still as they are there:
         whoever has one may go on to change it."""
-        for name, value in self._values.items():
+        for name, value in list(self._values.items()):
             if name in fields and self._codec.holds(name, value, fields._raw[name]):
                 fields._values[name] = value
         return fields
@@ -374,7 +374,7 @@ class Fields(MutableMapping[str, Any]):
             return
         newer = {
             name: self._raw[name]
-            for name in self._assigned
+            for name in list(self._assigned)
             if name in self._raw and name not in self._values and self._is_newer(name)
         }
         self._raw = changes.applied_to(self._raw) | newer
