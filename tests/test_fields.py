@@ -442,7 +442,7 @@ class FieldsMachine(RuleBasedStateMachine):
         super().__init__()
         self.fields, self.model = Fields(self.codec), dict[str, Any]()
 
-    @initialize(data=st.lists(few).map(dict))
+    @initialize(data=st.lists(few).map(lambda fields: {"c": [0], **dict(fields)}))
     def open(self, data: dict[str, Any]) -> None:
         self.store = {name: self.codec.encode(name, value) for name, value in data.items()}
         self.fields = Fields(self.codec, dict(self.store))

@@ -366,6 +366,7 @@ def test_a_body_has_the_lock_until_it_is_closed() -> None:
     assert caller.free()
 
 
+@pytest.mark.django_db  # a request that begins and one that ends have Django look at connections
 def test_a_file_is_left_to_the_server_and_unlocks_when_it_is_closed() -> None:
     caller = Caller("sync", "header")
     sent: list[Any] = []
