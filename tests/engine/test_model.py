@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
-    initialize,
     invariant,
     precondition,
     rule,
@@ -70,17 +69,17 @@ class Part:
             return
         cleared, pending, before = noted
         sent = self.sent[before:]
-        if any(whole for whole, _ in sent):
-            self.cleared, self.pending = False, {}
-            return
+        whole = any(all_of_it for all_of_it, _ in sent)
         names = set().union(*(names for _, names in sent))
-        self.cleared = cleared
-        self.pending = {name: value for name, value in pending.items() if name not in names}
+        self.cleared = cleared and not whole
+        self.pending = {
+            name: value for name, value in pending.items() if name not in names and not whole
+        }
 
 
 class Request(RuleBasedStateMachine):
-    @initialize()
-    def begin(self) -> None:
+    def __init__(self) -> None:
+        super().__init__()
         first = SessionStore(transport="header")
         first.update({"a": 1, "l": [0]})
         first.save()
@@ -238,8 +237,6 @@ class Request(RuleBasedStateMachine):
             assert dict(context) == part.view()
 
     def teardown(self) -> None:
-        if not hasattr(self, "session"):
-            return
         while self.blocks:
             self.leave(failed=False)
         self.session.finish(commit=True)

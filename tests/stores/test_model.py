@@ -479,13 +479,11 @@ class StoreMachine(RuleBasedStateMachine):
             for id_, session in self.model.live().items()
             if self.model.now - session.seen > longer and (not kinds or session.kind in kinds)
         }
-        found, after = [], None
-        while True:
+        found, after, more = [], None, True
+        while more:
             page = self.ask("idle", timedelta(milliseconds=longer), 3, after, kinds)
             found += [session.id for session in page.sessions]
-            after = page.end
-            if not page.more:
-                break
+            after, more = page.end, page.more
         assert sorted(found) == sorted(expected)
 
     @rule()
