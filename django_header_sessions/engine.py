@@ -352,9 +352,9 @@ class SessionStore(SessionBase):
         fields, name = (yield from self._loaded()), field_name(field)
         if name.startswith("_"):
             raise TypeError(f"the field {name!r} is Django's own, and no counter")
+        fields.begin_sending()
         if self.session_key is None or fields.touched(name):
             # Assigned here and not stored yet: nobody else can have counted on it.
-            fields.begin_sending()
             raw = self._codec.encode(name, fields[name]) if name in fields else None
             total = added(name, raw, by)
             counter = {name: b"%d" % total}
@@ -365,7 +365,6 @@ class SessionStore(SessionBase):
             else:
                 yield from self._commit(Changes(set=counter))
         else:
-            fields.begin_sending()
             total = (yield from self._commit(Changes(add=(name, by)))).total or 0
         # Now that it is stored: one that failed must not be stored by a later save.
         self._fields.counted(name, total)
