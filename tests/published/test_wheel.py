@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib
+import re
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from .build import ROOT, files
 from .conftest import Published
 
 PACKAGE = "django_header_sessions"
+PAGE = ROOT / "docs/pypi.md"
+"""What an index of packages shows; the README's links and pictures lead nowhere there."""
 
 
 @pytest.fixture
@@ -68,7 +71,19 @@ def test_the_metadata_say_what_it_is(metadata: Message) -> None:
     assert metadata["License-File"] == "LICENSE"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert metadata.get_payload(decode=True) == (ROOT / "README.md").read_bytes()
+    assert metadata.get_payload(decode=True) == PAGE.read_bytes()
+
+
+def test_the_page_says_what_the_readme_says() -> None:
+    *parts, installed, pointer = PAGE.read_text("utf-8").strip().split("\n\n")
+    readme = (ROOT / "README.md").read_text("utf-8").split("\n\n")
+    assert [part for part in parts if part not in readme] == []
+    assert installed.startswith("Paths that begin with one of")
+    assert "source distribution" in pointer
+
+
+def test_the_page_links_to_nothing_that_is_only_here() -> None:
+    assert re.findall(r"\]\((?!https://)[^)]*\)", PAGE.read_text("utf-8")) == []
 
 
 @pytest.mark.parametrize("name", ["CHANGELOG.md", "SECURITY.md"])
