@@ -12,10 +12,9 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 from django.conf import settings
-from django.dispatch import Signal
 from django.utils.module_loading import import_string
 
 from . import keys
@@ -23,6 +22,7 @@ from .conf import conf
 from .exceptions import SessionUnavailable, SessionUnreadable
 from .fields import Codec, size
 from .signals import session_alarm, session_ended
+from .steps import Send, Verb
 from .stores import Store, get_store
 from .stores.base import (
     KINDS,
@@ -119,20 +119,6 @@ FIRST = 16
 
 TRIES = 3
 """Parts of the list that a page asks for where all sessions of a part were thrown out."""
-
-
-class Verb(NamedTuple):
-    """A verb of the store, and what it is told."""
-
-    name: str
-    args: tuple[Any, ...] = ()
-
-
-class Send(NamedTuple):
-    """A signal, and what it says."""
-
-    signal: Signal
-    kwargs: dict[str, Any]
 
 
 Steps = Generator[Verb | Send, Any, T]
@@ -679,7 +665,7 @@ def _overview() -> Steps[Overview]:
     alarms = list(_alarms(sum(counts.values()), memory))
     for alarm in alarms:
         alarmed = {"of": alarm.of, "value": alarm.value, "limit": alarm.limit}
-        yield Send(session_alarm, alarmed)
+        yield Send(session_alarm, __name__, alarmed)
     oldest = min(first, key=lambda session: session.last_seen_ms, default=None)
     return Overview(counts, activity, memory, oldest, alarms)
 
@@ -703,7 +689,7 @@ def _end_many(
         answers = yield Verb("end_many", (some,))
         ended = [session_id for session_id, there in zip(some, answers, strict=True) if there]
         for session_id in ended:
-            yield Send(session_ended, {"session_id": session_id, "reason": reason})
+            yield Send(session_ended, __name__, {"session_id": session_id, "reason": reason})
         done += ended
         if progress:
             progress(len(done), start + len(some))
@@ -746,7 +732,7 @@ def _run(steps: Steps[T]) -> T:
         step = next(steps)
         while True:
             if isinstance(step, Send):
-                answer = step.signal.send_robust(__name__, **step.kwargs)
+                answer = step.signal.send_robust(step.sender, **step.kwargs)
             else:
                 answer = getattr(store, step.name)(*step.args)
             step = steps.send(answer)
@@ -760,7 +746,7 @@ async def _arun(steps: Steps[T]) -> T:
         step = next(steps)
         while True:
             if isinstance(step, Send):
-                answer = await step.signal.asend_robust(__name__, **step.kwargs)
+                answer = await step.signal.asend_robust(step.sender, **step.kwargs)
             else:
                 answer = await getattr(store, "a" + step.name)(*step.args)
             step = steps.send(answer)

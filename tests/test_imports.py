@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "decorators": {"conf", "policies", "resolvers", "steps"},
     "middleware": {*STORE_NEEDS, "policies", "problems", "reporting", "resolvers", "signals"},
     "http": {"engine"},
-    "registry": {"conf", "exceptions", "fields", "keys", "signals", "stores"},
+    "registry": {"conf", "exceptions", "fields", "keys", "signals", "steps", "stores"},
     "monitor": {"exceptions", "keys", "registry"},
     "admin": {"conf", "exceptions", "models", "monitor", "registry"},
     "management": {"conf", "exceptions", "monitor", "registry"},
