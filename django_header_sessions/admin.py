@@ -7,8 +7,8 @@ bounded part of it at a time, and only look like the admin's own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import wraps
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
 
 import django
@@ -28,7 +28,6 @@ from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
-from django.utils.text import format_lazy
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -54,7 +53,6 @@ else:
 P = ParamSpec("P")
 View = Callable[Concatenate["SessionAdmin", HttpRequest, P], HttpResponse]
 
-TEMPLATES = "admin/django_header_sessions/session"
 PLACE = "0" * 15
 """Stands for a session's id in an address, behind which nothing like it stands."""
 END = "end_selected"
@@ -68,6 +66,10 @@ LISTED = 20
 """Sessions that a page which asks whether to end them lists at the most."""
 
 
+def template(name: str) -> str:
+    return f"admin/django_header_sessions/session/{name}.html"
+
+
 class Interrupted(SessionUnavailable):
     """The store went away when so many sessions had been ended."""
 
@@ -76,62 +78,54 @@ class Interrupted(SessionUnavailable):
         self.ended = ended
 
 
-def answering(view: View[P]) -> View[P]:
-    """Answers for a store that cannot list its sessions, or cannot be reached."""
+def page_for(*permissions: str) -> Callable[[View[P]], View[P]]:
+    """A page for those who have all of these permissions; answers for a store that cannot list its
+    sessions, or cannot be reached."""
 
-    @wraps(view)
-    def answered(
-        self: SessionAdmin, request: HttpRequest, *args: P.args, **kwargs: P.kwargs
-    ) -> HttpResponse:
-        try:
-            return view(self, request, *args, **kwargs)
-        except ListingNotSupported:
-            alias = {"alias": settings.SESSION_CACHE_ALIAS}
-            return self._page(request, "cannot_list", _("Sessions"), alias)
-        except SessionUnavailable as error:
-            context: dict[str, Any] = {
-                "reason": str(error),
-                "outages": [
-                    {"server": one.server, "since": moment(one.since), "error": one.error}
-                    for one in registry.outages()
-                ],
-                "ended": getattr(error, "ended", 0),
-            }
-            title = _("Sessions cannot be reached at the moment")
-            response = self._page(request, "unavailable", title, context, status=503)
-            response.headers["Retry-After"] = str(conf.HEADER_SESSIONS_RETRY_AFTER)
-            return response
+    def wrap(view: View[P]) -> View[P]:
+        @wraps(view)
+        def answered(
+            self: SessionAdmin, request: HttpRequest, *args: P.args, **kwargs: P.kwargs
+        ) -> HttpResponse:
+            if not all(getattr(self, f"has_{one}_permission")(request) for one in permissions):
+                raise PermissionDenied
+            try:
+                return view(self, request, *args, **kwargs)
+            except ListingNotSupported:
+                alias = {"alias": settings.SESSION_CACHE_ALIAS}
+                return self._page(request, template("cannot_list"), _("Sessions"), alias)
+            except SessionUnavailable as error:
+                context: dict[str, Any] = {
+                    "reason": str(error),
+                    "outages": [
+                        {"server": one.server, "since": moment(one.since)}
+                        for one in registry.outages()
+                    ],
+                    "ended": getattr(error, "ended", 0),
+                }
+                title = _("Sessions cannot be reached at the moment")
+                response = self._page(request, template("unavailable"), title, context)
+                response.status_code = 503
+                response.headers["Retry-After"] = str(conf.HEADER_SESSIONS_RETRY_AFTER)
+                return response
 
-    return cast("View[P]", answered)
+        return cast("View[P]", answered)
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A session as the pages show it."""
-
-    session: LiveSession
-    url: str
-    end_url: str
-    user: SafeString
-    transport: str
-    agent: str
-    created: str
-    age: str
-    last_seen: str
-    idle: str
-    expires: str
-    expires_in: str
-    size: str
-    fields: str
+    return wrap
 
 
 @admin.register(Session)
 class SessionAdmin(ModelAdmin):
     """The list of live sessions, one session, and ending them."""
 
+    change_list_template = template("change_list")
+    change_form_template = template("change_form")
+    delete_confirmation_template = template("end_confirmation")
+    delete_selected_confirmation_template = template("end_confirmation")
+
     class Media:
         css = {"all": ("django_header_sessions/admin.css",)}  # noqa: RUF012  as Django names it
-        js = ("django_header_sessions/admin.js",)
+        js = ("admin/js/cancel.js", "django_header_sessions/admin.js")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -161,12 +155,10 @@ class SessionAdmin(ModelAdmin):
 
     # The list.
 
-    @answering
+    @page_for("view")
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        if not self.has_view_or_change_permission(request):
-            raise PermissionDenied
         if request.method == "POST":
             return self._act(request)
         query = Query.read(request.GET)
@@ -193,7 +185,8 @@ class SessionAdmin(ModelAdmin):
         may_end = self.has_delete_permission(request)
         rows = self._rows(request, listing.sessions, users)
         context: dict[str, Any] = {
-            "cl": _List(self.opts, query, rows),
+            "cl": self._list(query, rows),
+            "query": query,
             "listing": listing,
             "rows": rows,
             "searched": registry.SEARCHED,
@@ -202,9 +195,6 @@ class SessionAdmin(ModelAdmin):
                 for one in listing.users
             ],
             "most": registry.OF_USERS,
-            "filters": _filters(query),
-            "filtered": query.filtered,
-            "clear": Query(text=query.text, user=query.user, refresh=query.refresh).address(),
             "everything": Query(refresh=query.refresh).address(),
             "newest": query.address() if query.place else "",
             "refresh_every": REFRESH,
@@ -218,20 +208,13 @@ class SessionAdmin(ModelAdmin):
             "latency": f"{health.seconds * 1000:.2f}",
             "oldest": next(iter(self._rows(request, oldest, users)), None),
             "may_end": may_end,
-            "search_var": "q",
-            "show_result_count": False,
+            "actions_on_top": True,
             "actions_selection_counter": True,
             "selection_note": _("0 of %(cnt)s selected") % {"cnt": len(rows)},
-            "action_form": _action_form() if may_end and rows else None,
-            "tools": f"{TEMPLATES}/list_tools.html",
+            "action_form": _action_form() if may_end else None,
         }
-        return self._page(
-            request,
-            "change_list",
-            _("Live sessions"),
-            context | (extra_context or {}),
-            own_template=self.change_list_template,
-        )
+        context |= extra_context or {}
+        return self._page(request, self.change_list_template, _("Live sessions"), context)
 
     def _act(self, request: HttpRequest) -> HttpResponse:
         if not self.has_delete_permission(request):
@@ -244,15 +227,13 @@ class SessionAdmin(ModelAdmin):
         found = registry.get_many(dict.fromkeys(ids))
         if request.POST.get("post"):
             return self._ended(request, self._end(request, found), request.get_full_path())
-        context = {"action": END, "action_checkbox_name": ACTION_CHECKBOX_NAME}
         return self._ask(
             request,
-            found,
-            len(found),
+            self.delete_selected_confirmation_template,
             _("End these sessions?"),
+            found,
             request.get_full_path(),
-            context,
-            own_template=self.delete_selected_confirmation_template,
+            {"action": END, "action_checkbox_name": ACTION_CHECKBOX_NAME},
         )
 
     # One session.
@@ -268,12 +249,10 @@ class SessionAdmin(ModelAdmin):
             raise PermissionDenied  # of adding one
         return self._session_view(request, unquote(object_id), extra_context or {})
 
-    @answering
+    @page_for("view")
     def _session_view(
         self, request: HttpRequest, session_id: str, extra_context: dict[str, Any]
     ) -> HttpResponse:
-        if not self.has_view_or_change_permission(request):
-            raise PermissionDenied
         found = registry.fields(session_id)
         if found is None:
             return self._gone(request)
@@ -303,33 +282,23 @@ class SessionAdmin(ModelAdmin):
             "may_end": self.has_delete_permission(request),
             "history": self._url("history", session_id),
             "of_user": session.user and self._sessions_of(session.user),
-            "tools": f"{TEMPLATES}/session_tools.html",
-            "here": session_id,
+            "original": session_id,
         }
-        return self._page(
-            request,
-            "change_form",
-            _("Session %(id)s") % {"id": session_id},
-            context | extra_context,
-            own_template=self.change_form_template,
-        )
+        title = _("Session %(id)s") % {"id": session_id}
+        return self._page(request, self.change_form_template, title, context | extra_context)
 
-    @answering
+    @page_for("view")
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        if not self.has_view_or_change_permission(request):
-            raise PermissionDenied
         if self.get_object(request, unquote(object_id)) is None:
             return self._gone(request)
         return super().history_view(request, object_id, extra_context)
 
-    @answering
+    @page_for("delete")
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        if not self.has_delete_permission(request):
-            raise PermissionDenied
         found = registry.get_many([unquote(object_id)])
         if not found:
             return self._gone(request)
@@ -337,21 +306,16 @@ class SessionAdmin(ModelAdmin):
             return self._ended(request, self._end(request, found), self._back(request))
         return self._ask(
             request,
-            found,
-            1,
+            self.delete_confirmation_template,
             _("End session %(id)s?") % {"id": found[0].id},
+            found,
             self._back(request),
             extra_context or {},
-            own_template=self.delete_confirmation_template,
         )
 
-    @answering
+    @page_for("view", "delete")
     def end_context_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ends one context of a session, when that was confirmed."""
-        if not (
-            self.has_delete_permission(request) and self.has_view_or_change_permission(request)
-        ):
-            raise PermissionDenied
         found = registry.get_many([unquote(object_id)])
         if not found:
             return self._gone(request)
@@ -360,7 +324,7 @@ class SessionAdmin(ModelAdmin):
         name = request.GET.get("name", "")
         back = self._url("change", session.id)
         confirmed = request.method == "POST" and request.POST.get("post")
-        if confirmed and self._end_context(request, session, name):
+        if confirmed and self._end_logged(request, found, name):
             self.message_user(request, _("The context was ended."), messages.SUCCESS)
             return HttpResponseRedirect(back)
         named = (one for one in registry.contexts(session.id) if one.name == name)
@@ -369,22 +333,14 @@ class SessionAdmin(ModelAdmin):
             text = _("There is no such context in this session. It was ended, or has expired.")
             self.message_user(request, text, messages.WARNING)
             return HttpResponseRedirect(back)
-        about = {
-            "row": self._rows(request, found, users_of(found))[0],
-            "context": context,
-            "back": back,
-            "here": _("End"),
-        }
-        return self._page(request, "end_context", _("End this context?"), about)
+        title = _("End this context?")
+        about = {"context": context}
+        return self._ask(request, template("end_context"), title, found, back, about)
 
-    @answering
+    @page_for("view", "delete")
     def end_user_view(self, request: HttpRequest, user: str) -> HttpResponse:
         """Ends all sessions of a user, when that was confirmed: ``AT_ONCE``, and a page that shows
         how far it is and asks for the next."""
-        if not (
-            self.has_delete_permission(request) and self.has_view_or_change_permission(request)
-        ):
-            raise PermissionDenied
         user = unquote(user)
         if request.method == "POST" and request.POST.get("post"):
             return self._end_user(request, user)
@@ -395,11 +351,18 @@ class SessionAdmin(ModelAdmin):
             return HttpResponseRedirect(self._back(request))
         context = {
             "of": self._user(request, user, users_by_id([user])),
+            "count": count,
             "more": max(count - len(found), 0),
             "at_least": count >= registry.OF_USERS,
         }
-        title = _("End all sessions of this user?")
-        return self._ask(request, found, count, title, self._back(request), context)
+        return self._ask(
+            request,
+            template("end_confirmation"),
+            _("End all sessions of this user?"),
+            found,
+            self._back(request),
+            context,
+        )
 
     def _end_user(self, request: HttpRequest, user: str) -> HttpResponse:
         before = request.POST.get("ended", "")
@@ -415,9 +378,9 @@ class SessionAdmin(ModelAdmin):
                 "ended": done + len(ended),
                 "left": left,
                 "at_least": left >= registry.OF_USERS,
-                "here": _("End"),
+                "original": _("End"),
             }
-            return self._page(request, "end_progress", _("Ending sessions"), context)
+            return self._page(request, template("end_progress"), _("Ending sessions"), context)
         ended += self._end(request, own, done + len(ended))
         if not ended and not done:
             self.message_user(request, _("That user has no live session."), messages.WARNING)
@@ -432,7 +395,7 @@ class SessionAdmin(ModelAdmin):
 
     def _back(self, request: HttpRequest) -> str:
         """The list, or for those who may not see it the index, as in Django's own pages."""
-        if self.has_view_or_change_permission(request):
+        if self.has_view_permission(request):
             return self._url("changelist")
         return reverse("admin:index", current_app=self.admin_site.name)
 
@@ -441,65 +404,62 @@ class SessionAdmin(ModelAdmin):
     def _ask(
         self,
         request: HttpRequest,
-        sessions: Sequence[LiveSession],
-        count: int,
+        template: Any,
         title: str,
+        sessions: Sequence[LiveSession],
         back: str,
         context: dict[str, Any],
-        own_template: Any = None,
     ) -> HttpResponse:
-        """Asks whether to end so many sessions, of which ``sessions`` are shown."""
-        may_view = self.has_view_or_change_permission(request)
+        """Asks whether to end ``sessions``, or ``context["count"]`` of which these are shown."""
+        may_view = self.has_view_permission(request)
         own = {
             "rows": self._rows(request, sessions, users_of(sessions) if may_view else {}),
-            "count": count,
+            "count": len(sessions),
             "own": any(one.id == _own_id(request) for one in sessions),
             "back": back,
-            "here": _("End"),
+            "original": _("End"),
         }
-        return self._page(request, "end_confirmation", title, own | context, own_template)
+        return self._page(request, template, title, own | context)
 
     def _end(
         self, request: HttpRequest, sessions: Sequence[LiveSession], before: int = 0
     ) -> list[LiveSession]:
-        """Ends ``sessions``, and writes to the admin's log who ended which session of whom; those
-        that there were. ``before`` it, that many were ended already.
-
-        What cannot be written down is not ended, and what may have been ended is written down.
-        """
+        """Ends ``sessions``; those that there were. ``before`` it, that many were ended already."""
         # This request's own comes last: it writes down the others.
         order = sorted(sessions, key=lambda one: one.id == _own_id(request))
         done: list[LiveSession] = []
         for start in range(0, len(order), BATCH):
             some = order[start : start + BATCH]
             try:
-                with transaction.atomic(using=router.db_for_write(LogEntry)):
-                    self._log(request, some)
-                    gone = set(registry.end_many([one.id for one in some], REASON))
-                    ended = [one for one in some if one.id in gone]
-                    if ended != some:
-                        transaction.set_rollback(True, using=router.db_for_write(LogEntry))
-                if ended != some:
-                    self._log(request, ended)
+                done += self._end_logged(request, some)
             except SessionUnavailable as error:
-                self._log(request, some, tried=True)
                 raise Interrupted(str(error), before + len(done)) from error
-            done += ended
         return done
 
-    def _end_context(self, request: HttpRequest, session: LiveSession, name: str) -> bool:
-        """Ends a context, and writes to the log who did; as ``_end`` does. False where there was
-        none."""
+    def _end_logged(
+        self, request: HttpRequest, some: list[LiveSession], context: str | None = None
+    ) -> list[LiveSession]:
+        """Ends ``some``, or a context of the one that they are, and writes to the admin's log who
+        ended which session of whom; those that there were.
+
+        What cannot be written down is not ended, and what may have been ended is written down.
+        """
         using = router.db_for_write(LogEntry)
         try:
             with transaction.atomic(using=using):
-                self._log(request, [session], context=name)
-                ended = registry.end_context(session.id, name)
-                if not ended:
+                self._log(request, some, context)
+                if context is None:
+                    gone = set(registry.end_many([one.id for one in some], REASON))
+                    ended = [one for one in some if one.id in gone]
+                else:
+                    ended = [one for one in some if registry.end_context(one.id, context)]
+                if ended != some:
                     transaction.set_rollback(True, using=using)
         except SessionUnavailable:
-            self._log(request, [session], context=name, tried=True)
+            self._log(request, some, context, tried=True)
             raise
+        if ended != some:
+            self._log(request, ended, context)
         return ended
 
     def _ended(
@@ -520,7 +480,6 @@ class SessionAdmin(ModelAdmin):
         self,
         request: HttpRequest,
         sessions: Sequence[LiveSession],
-        *,
         context: str | None = None,
         tried: bool = False,
     ) -> None:
@@ -566,64 +525,73 @@ class SessionAdmin(ModelAdmin):
     def _page(
         self,
         request: HttpRequest,
-        name: str,
+        template: Any,
         title: str,
         context: dict[str, Any],
-        own_template: Any = None,
-        *,
-        status: int = 200,
     ) -> HttpResponse:
         request.current_app = self.admin_site.name
-        return TemplateResponse(
-            request,
-            own_template or f"{TEMPLATES}/{name}.html",
-            {
-                **self.admin_site.each_context(request),
-                "title": title,
-                "subtitle": None,
-                "opts": self.opts,
-                "app_label": self.opts.app_label,
-                "media": self.media,
-                "may_view": self.has_view_or_change_permission(request),
-                "since_6_1": django.VERSION >= (6, 1),
-                "since_6_0": django.VERSION >= (6, 0),
-                **context,
-            },
-            status=status,
-        )
+        own = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "original": title,
+            "opts": self.opts,
+            "app_label": self.opts.app_label,
+            "media": self.media,
+            "has_view_permission": self.has_view_permission(request),
+            "since_6_1": django.VERSION >= (6, 1),
+        }
+        return TemplateResponse(request, template, own | context)
 
     def _rows(
         self, request: HttpRequest, sessions: Iterable[LiveSession], users: dict[str, Any]
-    ) -> list[Row]:
+    ) -> list[dict[str, Any]]:
+        """These sessions as the pages show them."""
         # Each of a hundred rows has a few of these: what is the same in all is asked once.
         change = self._url("change", PLACE).rpartition(PLACE)
         delete = self._url("delete", PLACE).rpartition(PLACE)
         ago = _("%(time)s ago")
         names = {user: self._user(request, user, users) for user in {one.user for one in sessions}}
-        fields = [
-            ngettext("%(count)d field", "%(count)d fields", one.fields or 0)
-            % {"count": one.fields or 0}
+        return [
+            {
+                "session": one,
+                "url": one.id.join((change[0], change[2])),
+                "end_url": one.id.join((delete[0], delete[2])),
+                "user": names[one.user],
+                "transport": transport_name(one.transport),
+                "agent": agent(one.user_agent),
+                "created": timestamp(one.created),
+                "age": ago % {"time": duration(one.age_ms)},
+                "last_seen": timestamp(one.last_seen),
+                "idle": ago % {"time": duration(one.idle_ms)},
+                "expires": timestamp(one.expires),
+                "expires_in": duration(one.expires_in),
+                "size": filesizeformat(one.size or 0),
+                "fields": ngettext("%(count)d field", "%(count)d fields", one.fields or 0)
+                % {"count": one.fields or 0},
+            }
             for one in sessions
         ]
-        return [
-            Row(
-                session=one,
-                url=one.id.join((change[0], change[2])),
-                end_url=one.id.join((delete[0], delete[2])),
-                user=names[one.user],
-                transport=transport_name(one.transport),
-                agent=agent(one.user_agent),
-                created=timestamp(one.created),
-                age=ago % {"time": duration(one.age_ms)},
-                last_seen=timestamp(one.last_seen),
-                idle=ago % {"time": duration(one.idle_ms)},
-                expires=timestamp(one.expires),
-                expires_in=duration(one.expires_in),
-                size=filesizeformat(one.size or 0),
-                fields=count,
-            )
-            for one, count in zip(sessions, fields, strict=True)
-        ]
+
+    def _list(self, query: Query, rows: list[dict[str, Any]]) -> SimpleNamespace:
+        """What Django's own templates ask of a list."""
+        note = _(
+            "A user name or a whole session id finds exactly that. An IP, or the first 2 to 14 "
+            "characters of a session id, is looked for among at most {most} sessions at a time."
+        )
+        return SimpleNamespace(
+            opts=self.opts,
+            search_fields=True,
+            search_help_text=note.format(most=registry.SEARCHED),
+            query=query.text,
+            params=query.parameters(text="", user=""),
+            result_list=rows,
+            result_count=len(rows),
+            full_result_count=len(rows),
+            has_filters=True,
+            filter_specs=_filters(query),
+            has_active_filters=query.filtered,
+            clear_all_filters_qs=Query(query.text, query.user, refresh=query.refresh).address(),
+        )
 
     def _user(self, request: HttpRequest, user_id: str | None, users: dict[str, Any]) -> SafeString:
         """A user as the pages show them; there may be none of this primary key any more."""
@@ -705,29 +673,6 @@ class SessionsOfUser(MixedIn):
         return format_html('<a href="{}">{}</a>', url + Query(user=user_id).address(), text)
 
 
-class _List:
-    """What Django's own search and action templates ask of a list."""
-
-    search_fields = True
-    search_help_text = format_lazy(
-        gettext_lazy(
-            "A user name or a whole session id finds exactly that. An IP, or the first 2 to 14 "
-            "characters of a session id, is looked for among at most {most} sessions at a time."
-        ),
-        most=registry.SEARCHED,
-    )
-
-    def __init__(self, opts: Any, query: Query, rows: list[Row]) -> None:
-        self.opts = opts
-        self.query = query.text
-        self.user = query.user
-        self.turned = query.turned
-        self.refresh = query.refresh
-        self.result_list = rows
-        self.result_count = len(rows)
-        self.params = query.parameters(text="", user="")
-
-
 def _own_id(request: HttpRequest) -> str | None:
     return getattr(request.session.session_key, "id", None)
 
@@ -770,11 +715,11 @@ def _kinds(counts: dict[registry.Kind, int]) -> list[dict[str, Any]]:
     return rows
 
 
-def _filters(query: Query) -> list[dict[str, Any]]:
-    """The filters of the sidebar, each with its choices, as the admin's filter template wants."""
+def _filters(query: Query) -> list[SimpleNamespace]:
+    """The filters of the sidebar, each with its choices, as the admin's list wants them."""
 
-    def choices(name: str, options: Iterable[tuple[Any, str]]) -> list[dict[str, Any]]:
-        return [
+    def filter_(title: str, name: str, options: Iterable[tuple[Any, str]]) -> SimpleNamespace:
+        choices = [
             {
                 "selected": getattr(query, name) == value,
                 "query_string": query.address(**{name: value}),
@@ -782,24 +727,16 @@ def _filters(query: Query) -> list[dict[str, Any]]:
             }
             for value, text in options
         ]
+        return SimpleNamespace(
+            title=title, template="admin/filter.html", choices=lambda changelist: choices
+        )
 
+    transports = (("", _("All")), ("header", _("Header")), ("cookie", _("Cookie")))
+    users = ((None, _("All")), (True, _("Signed in")), (False, _("Anonymous")))
     return [
-        {
-            "title": _("transport"),
-            "choices": choices(
-                "transport", [("", _("All")), ("header", _("Header")), ("cookie", _("Cookie"))]
-            ),
-        },
-        {
-            "title": _("user"),
-            "choices": choices(
-                "signed_in", [(None, _("All")), (True, _("Signed in")), (False, _("Anonymous"))]
-            ),
-        },
-        {
-            "title": _("idle time"),
-            "choices": choices("idle", [(0, _("Any")), *((each, _longer(each)) for each in IDLE)]),
-        },
+        filter_(_("transport"), "transport", transports),
+        filter_(_("user"), "signed_in", users),
+        filter_(_("idle time"), "idle", [(0, _("Any")), *((s, _longer(s)) for s in IDLE)]),
     ]
 
 

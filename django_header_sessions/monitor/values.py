@@ -9,10 +9,7 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
-from django.views.debug import (
-    get_default_exception_reporter_filter,
-    get_exception_reporter_filter,
-)
+from django.views.debug import get_exception_reporter_filter
 
 from ..exceptions import SessionUnreadable
 from ..registry import Field
@@ -42,11 +39,7 @@ def shown(fields: Iterable[Field], request: HttpRequest | None, *, values: bool)
     of it, looks like a secret is masked, as Django masks its error pages."""
     if not values:
         return [Shown(printable(field.name), field.size) for field in fields]
-    masking = (
-        get_exception_reporter_filter(request)
-        if request
-        else get_default_exception_reporter_filter()
-    )
+    masking = get_exception_reporter_filter(request)
     return [_shown(field, masking) for field in fields]
 
 

@@ -342,14 +342,10 @@ def context_json(context: LiveContext) -> dict[str, Any]:
 
 
 def overview_json(figures: Overview) -> dict[str, Any]:
-    memory = figures.memory
     return {
         "live": figures.live,
-        "counts": [
-            {"transport": kind.transport, "signed_in": kind.signed_in, "count": count}
-            for kind, count in figures.counts.items()
-        ],
-        "memory": memory and {"used": memory.used, "limit": memory.limit, "policy": memory.policy},
+        "counts": [asdict(kind) | {"count": count} for kind, count in figures.counts.items()],
+        "memory": figures.memory and asdict(figures.memory),
         "oldest": figures.oldest and session_json(figures.oldest),
         "last_hour": [
             {
@@ -360,9 +356,7 @@ def overview_json(figures: Overview) -> dict[str, Any]:
             }
             for one in figures.activity
         ],
-        "alarms": [
-            {"of": alarm.of, "value": alarm.value, "limit": alarm.limit} for alarm in figures.alarms
-        ],
+        "alarms": [asdict(alarm) for alarm in figures.alarms],
     }
 
 

@@ -71,7 +71,7 @@
 
     document.addEventListener("DOMContentLoaded", () => {
         copyable();
-        const list = document.getElementById("changelist");
+        const list = document.getElementById("header-sessions-list");
         if (list && list.dataset.refresh) {
             setInterval(refresh, 1000 * Number(list.dataset.refresh));
         }
