@@ -8,32 +8,16 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import suppress
 from typing import Any, ClassVar, Protocol
 
-from django_header_sessions.clients import answers
-from django_header_sessions.clients.answers import IDEMPOTENT, Answer, is_problem, problem_of
-from django_header_sessions.clients.drivers import adrive, aperform, drive, perform
-from django_header_sessions.clients.exceptions import SessionError
-from django_header_sessions.clients.flow import Flow
-from django_header_sessions.clients.steps import Held, Launch, Renew, Steps
-
-__all__ = ["HttpxSession"]
+from . import answers
+from .answers import IDEMPOTENT, Answer, is_problem, problem_of
+from .exceptions import SessionError
+from .flow import BlockingFlow, Response
+from .steps import Held, Launch, Renew, Steps, adrive, aperform, perform
 
 EXPIRES_IN = answers.EXPIRES_IN.lower().encode("ascii")
 EXPIRES_IN_LENGTH = len(EXPIRES_IN)
 # Where a request keeps what it was sent with, for the hook that sees its response.
 SENT = "django_header_sessions"
-
-
-class Response(Protocol):
-    """What is asked of an answer of either library."""
-
-    status_code: int
-
-
-class Client(Protocol):
-    """What is asked of a synchronous client of either library."""
-
-    def get(self, url: str, *, auth: Any) -> Response: ...
-    def delete(self, url: str, *, auth: Any) -> Response: ...
 
 
 class AsyncClient(Protocol):
@@ -172,7 +156,7 @@ def keyed_headers(plain: type[Any]) -> type[Any]:
     return KeyedHeaders
 
 
-class HttpxSession(Flow):
+class HttpxSession(BlockingFlow):
     """What `HeaderSession` of `clients.httpx` and `clients.httpx2` share."""
 
     # Set by the module that is named for the library.
@@ -389,39 +373,15 @@ class HttpxSession(Flow):
         finally:
             steps.close()
 
-    def start(self, call: Renew | None = None) -> None:
-        """Make the session now, through `call` (else `renew`), unless there is one.
-
-        For a client whose first calls run in parallel and whose very first one may not write.
-        However many threads ask, `call` runs once. Raises `SessionNotStarted`.
-        """
-        drive(self, self.starting(call))
-
     async def astart(self, call: Renew | None = None) -> None:
         """`start()` of an async client; `call` may be a coroutine function."""
         await adrive(self, self.starting(call))
-
-    def keep_alive(self, client: Client) -> float | None:
-        """Restart the idle timeout; answers `expires_in`, `None` when there is no session."""
-        if self.key is not None:
-            client.get(self.resource_url, auth=self)
-        return self.expires_in
 
     async def akeep_alive(self, client: AsyncClient) -> float | None:
         """`keep_alive()` of an async client."""
         if self.key is not None:
             await client.get(self.resource_url, auth=self)
         return self.expires_in
-
-    def end(self, client: Client) -> None:
-        """End the session on the server and forget it; nothing when there is none.
-
-        One that is being renewed is ended once it is there. Raises `SessionError`, and keeps the
-        key, when the server does not end it or somebody else has the session by now.
-        """
-        with self.ending() as answered:
-            if self.is_there:
-                answered(client.delete(self.resource_url, auth=self).status_code)
 
     async def aend(self, client: AsyncClient) -> None:
         """`end()` of an async client."""

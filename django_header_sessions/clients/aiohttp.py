@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import aiohttp
 
-from django_header_sessions.clients.answers import (
+from .answers import (
     EXPIRES_IN,
     IDEMPOTENT,
     Answer,
     is_problem,
     problem_of,
 )
-from django_header_sessions.clients.drivers import adrive, aperform
-from django_header_sessions.clients.exceptions import (
+from .flow import (
+    Flow,
     InsecureOrigin,
     SessionError,
+    SessionKey,
     SessionLost,
     SessionNotStarted,
 )
-from django_header_sessions.clients.flow import Flow
-from django_header_sessions.clients.keys import SessionKey
-from django_header_sessions.clients.origins import origin_of
-from django_header_sessions.clients.steps import Held, Renew
+from .origins import origin_of
+from .steps import Held, Renew, adrive, aperform
 
 __all__ = [
     "HeaderSession",
@@ -110,26 +109,18 @@ class HeaderSession(Flow):
         return answer
 
     async def start(self, call: Renew | None = None) -> None:
-        """Make the session now, through `call` (else `renew`), unless there is one.
-
-        For a client whose first calls run in parallel and whose very first one may not write.
-        However many tasks ask, `call` runs once. Raises `SessionNotStarted`.
-        """
+        """As `flow.BlockingFlow.start`; `call` may be a coroutine function."""
         await adrive(self, self.starting(call))
 
     async def keep_alive(self, client: aiohttp.ClientSession) -> float | None:
-        """Restart the idle timeout; answers `expires_in`, `None` when there is no session."""
+        """As `flow.BlockingFlow.keep_alive`."""
         if self.key is not None:
             async with client.get(self.resource_url, middlewares=(self,)):
                 pass
         return self.expires_in
 
     async def end(self, client: aiohttp.ClientSession) -> None:
-        """End the session on the server and forget it; nothing when there is none.
-
-        One that is being renewed is ended once it is there. Raises `SessionError`, and keeps the
-        key, when the server does not end it or somebody else has the session by now.
-        """
+        """As `flow.BlockingFlow.end`."""
         with self.ending() as answered:
             if self.is_there:
                 async with client.delete(self.resource_url, middlewares=(self,)) as response:

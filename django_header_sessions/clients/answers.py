@@ -11,18 +11,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from django_header_sessions.clients.steps import Held
+    from .steps import Held
 
-__all__ = [
-    "EXPIRES_IN",
-    "HEADER",
-    "IDEMPOTENT",
-    "REDIRECTS",
-    "Answer",
-    "is_problem",
-    "problem_of",
-    "seconds_of",
-]
 
 HEADER = "X-Session-Key"
 EXPIRES_IN = "X-Session-Expires-In"

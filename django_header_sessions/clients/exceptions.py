@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import copyreg
 from typing import Any
 
 __all__ = ["InsecureOrigin", "SessionError", "SessionLost", "SessionNotStarted"]
@@ -43,8 +43,6 @@ class SessionLost(SessionError):
         self.reason = reason
         self.executed = executed
         self.renewed = renewed
-        self.detail = detail
-        self.outlook = outlook
         ran = {True: "was executed", False: "was not executed", None: "may have been executed"}
         super().__init__(
             f"Session {session_id} is lost, and all it held: {detail}. "
@@ -52,12 +50,5 @@ class SessionLost(SessionError):
         )
 
     def __reduce__(self) -> Any:
-        # Exceptions are copied, and sent between processes, by what their `args` hold: one text.
-        make = functools.partial(
-            type(self),
-            executed=self.executed,
-            renewed=self.renewed,
-            detail=self.detail,
-            outlook=self.outlook,
-        )
-        return make, (self.session_id, self.reason)
+        # Copied, and sent between processes, as it is: its `args` are not what it is made of.
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]

@@ -17,18 +17,18 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
 
-from django_header_sessions.clients.answers import HEADER, REDIRECTS, Answer, seconds_of
-from django_header_sessions.clients.drivers import aside
-from django_header_sessions.clients.exceptions import (
+from .answers import HEADER, REDIRECTS, Answer, seconds_of
+from .exceptions import (
     InsecureOrigin,
     SessionError,
     SessionLost,
     SessionNotStarted,
 )
-from django_header_sessions.clients.keys import ID_LENGTH, KEY, SessionKey
-from django_header_sessions.clients.origins import is_loopback, origin_of
-from django_header_sessions.clients.steps import (
+from .keys import ID_LENGTH, KEY, SessionKey
+from .origins import is_loopback, origin_of
+from .steps import (
     Flight,
     Held,
     Launch,
@@ -38,6 +38,8 @@ from django_header_sessions.clients.steps import (
     Step,
     Steps,
     Wait,
+    aside,
+    drive,
 )
 
 __all__ = [
@@ -214,16 +216,16 @@ class Flow:
             kind = answer.kind
             safe = answer.replayable and (answer.executed is False or answer.idempotent)
             if kind in ("unknown", "ended") and sent.key is not None:
-                verdict = yield from self._lose(sent, kind, answer, renewed)
+                yield from self._lose(sent, kind, answer, renewed)
                 renewed = True
                 if not safe:
-                    raise self._lost(sent.key, kind, answer, renewed=verdict)
+                    raise self._lost(sent.key, kind, answer, renewed=True)
             elif kind == "superseded" and sent.key is not None:
                 takes += 1
                 yield from self._take_newer(sent, answer, takes)
                 if not safe:
                     return
-            elif answer.status == 503 and answer.retry_after is not None:
+            elif answer.status == 503:
                 pause = seconds_of(answer.retry_after)
                 now = time.monotonic()
                 if give_up is None:
@@ -239,7 +241,6 @@ class Flow:
         """Wait for what this call must not overtake; answer what to send, and the lead, if any."""
         nested = _renewing.get()
         while True:
-            launch = False
             with self._lock:
                 held, flight = self._held, self._flight
                 if nested and flight in nested:
@@ -250,7 +251,7 @@ class Flow:
                     if held.key is not None:
                         return held, None
                     if held.lost is not None and self.renew is not None and not self._ending:
-                        flight, launch = self._take_off(self.renew, held.lost), True
+                        flight = self._take_off(self.renew, held.lost)
                     elif held.tried:
                         return held, None
                     elif held.leader is None:
@@ -263,8 +264,6 @@ class Flow:
                         return held, held.leader
                 leader = held.leader
             if flight is not None:
-                if launch:
-                    yield Launch(flight)
                 yield from self._land(flight)
                 if flight.error is not None and flight.lost is not None:
                     raise self._not_renewed(flight, executed=False)
@@ -347,15 +346,12 @@ class Flow:
 
     # A session that is gone
 
-    def _lose(
-        self, sent: Held, kind: str, answer: Answer, renewed: bool
-    ) -> Generator[Step, Answer | None, bool]:
+    def _lose(self, sent: Held, kind: str, answer: Answer, renewed: bool) -> Steps:
         """Forget a key that the server does not know; have the session renewed.
 
-        Ends, with true, when there is a session that the call may be repeated on; else raises.
+        Ends when there is a session that the call may be repeated on; else raises.
         """
         assert sent.key is not None
-        launch = False
         with self._lock:
             nested = self._flight is not None and self._flight in _renewing.get()
             mine = self._held is sent
@@ -364,7 +360,6 @@ class Flow:
                 may_renew = not (self._ending or nested or renewed)
                 if self.renew is not None and may_renew and self._flight is None:
                     self._take_off(self.renew, sent.key.id)
-                    launch = True
             flight = self._flight
             held = self._held
         if nested or (renewed and mine):
@@ -373,16 +368,13 @@ class Flow:
             # Rotated meanwhile, or renewed by another call. What somebody began anew after
             # being told of the loss is not this call's session: it has to be told, too.
             if held.key is not None and held.line is sent.line:
-                return True
+                return
             if held.failed is not None and held.line is sent.line:
                 raise self._not_renewed(held.failed, executed=answer.executed)
             raise self._lost(sent.key, kind, answer, renewed=False)
-        if launch:
-            yield Launch(flight)
         yield from self._land(flight)
         if flight.error is not None:
             raise self._not_renewed(flight, executed=answer.executed)
-        return True
 
     def _forget_lost(self, sent: Held) -> None:
         """Forget a key whose session is out of reach; with `renew`, renew it before going on."""
@@ -391,9 +383,7 @@ class Flow:
         else:
             self._replace(Held(None))
 
-    def _take_newer(
-        self, sent: Held, answer: Answer, takes: int
-    ) -> Generator[Step, Answer | None, None]:
+    def _take_newer(self, sent: Held, answer: Answer, takes: int) -> Steps:
         """Wait until another call has brought the key that replaced `sent`; else raise."""
         assert sent.key is not None
         patience = time.monotonic() + self.renew_timeout
@@ -459,17 +449,16 @@ class Flow:
 
     # Renewing
 
-    def _flight_of_others(self) -> Flight | None:
-        """The renewal under way, unless the running code is a part of it."""
-        flight = self._flight
-        return None if flight in _renewing.get() else flight
-
     def _take_off(self, renew: Renew, lost: str | None) -> Flight:
         self._flight = Flight(renew, lost, self.renew_timeout)
         return self._flight
 
-    def _land(self, flight: Flight) -> Generator[Step, Answer | None, None]:
-        """Wait for a renewal; give it up when its time is over."""
+    def _land(self, flight: Flight) -> Steps:
+        """Have a renewal run, and wait for it; give it up when its time is over."""
+        with self._lock:
+            launched, flight.launched = flight.launched, True
+        if not launched:
+            yield Launch(flight)
         yield Wait(flight.done, max(0.0, flight.deadline - time.monotonic()))
         if not flight.done.done():
             self._landed(flight, TimeoutError(f"renew took over {self.renew_timeout:g} s"))
@@ -545,7 +534,6 @@ class Flow:
         """The steps of `start()`: at most one session is made, however many ask for it."""
         call = call or self.renew
         while True:
-            launch = False
             with self._lock:
                 held, flight = self._held, self._flight
                 # What renews may start, too: it must not wait for itself.
@@ -560,11 +548,8 @@ class Flow:
                             flight = self._take_off(call, held.lost)
                         else:
                             flight = Flight(call, within.lost, within.deadline - time.monotonic())
-                        launch = True
                 leader = held.leader
             if flight is not None:
-                if launch:
-                    yield Launch(flight)
                 yield from self._land(flight)
                 if flight.error is not None:
                     raise SessionNotStarted(
@@ -581,7 +566,7 @@ class Flow:
     @property
     def is_there(self) -> bool:
         """Whether there is a session, or a renewal is about to bring one back."""
-        return self._held.key is not None or self._flight_of_others() is not None
+        return self._held.key is not None or self._flight not in (None, *_renewing.get())
 
     @contextmanager
     def ending(self) -> Iterator[Callable[[int], None]]:
@@ -625,6 +610,47 @@ class Flow:
         except RuntimeError:
             task = None
         return threading.get_ident() if task is None else id(task)
+
+
+class Response(Protocol):
+    """What is asked of an answer."""
+
+    status_code: int
+
+
+class Client(Protocol):
+    """What is asked of a client that blocks."""
+
+    def get(self, url: str, *, auth: Any) -> Response: ...
+    def delete(self, url: str, *, auth: Any) -> Response: ...
+
+
+class BlockingFlow(Flow):
+    """A flow whose library may block, and has auth objects."""
+
+    def start(self, call: Renew | None = None) -> None:
+        """Make the session now, through `call` (else `renew`), unless there is one.
+
+        For a client whose first calls run in parallel and whose very first one may not write.
+        However many threads ask, `call` runs once. Raises `SessionNotStarted`.
+        """
+        drive(self, self.starting(call))
+
+    def keep_alive(self, client: Client) -> float | None:
+        """Restart the idle timeout; answers `expires_in`, `None` when there is no session."""
+        if self.key is not None:
+            client.get(self.resource_url, auth=self)
+        return self.expires_in
+
+    def end(self, client: Client) -> None:
+        """End the session on the server and forget it; nothing when there is none.
+
+        One that is being renewed is ended once it is there. Raises `SessionError`, and keeps the
+        key, when the server does not end it or somebody else has the session by now.
+        """
+        with self.ending() as answered:
+            if self.is_there:
+                answered(client.delete(self.resource_url, auth=self).status_code)
 
 
 def _finish(future: concurrent.futures.Future[None]) -> None:

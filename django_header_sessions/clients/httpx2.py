@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import httpx2
 
-from django_header_sessions.clients._httpx import HttpxSession, keyed_headers, mask_keys
-from django_header_sessions.clients.exceptions import (
+from ._httpx import HttpxSession, keyed_headers, mask_keys
+from .flow import (
     InsecureOrigin,
     SessionError,
+    SessionKey,
     SessionLost,
     SessionNotStarted,
 )
-from django_header_sessions.clients.keys import SessionKey
 
 __all__ = [
     "HeaderSession",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["ID_LENGTH", "KEY", "SessionKey"]
-
 # The parts of a key, as the server makes them: 15 characters name the session, 25 open it.
 KEY = re.compile(r"[a-z0-9]{40}", re.ASCII)
 ID_LENGTH = 15

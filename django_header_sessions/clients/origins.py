@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["is_loopback", "origin_of"]
-
 # Stricter than any URL parser on purpose: what this does not match is another origin.
 ORIGIN = re.compile(
     r"(https?)://(?:[^@/?#\\\s]*@)?([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?(?=[/?#]|$)",

@@ -9,24 +9,23 @@ from typing import Any
 
 import requests
 
-from django_header_sessions.clients.answers import (
+from .answers import (
     EXPIRES_IN,
     IDEMPOTENT,
     Answer,
     is_problem,
     problem_of,
 )
-from django_header_sessions.clients.drivers import drive, perform
-from django_header_sessions.clients.exceptions import (
+from .flow import (
+    BlockingFlow,
     InsecureOrigin,
     SessionError,
+    SessionKey,
     SessionLost,
     SessionNotStarted,
 )
-from django_header_sessions.clients.flow import Flow
-from django_header_sessions.clients.keys import SessionKey
-from django_header_sessions.clients.origins import origin_of
-from django_header_sessions.clients.steps import Held, Renew, Steps, Wait
+from .origins import origin_of
+from .steps import Held, Steps, Wait, perform
 
 __all__ = [
     "HeaderSession",
@@ -167,7 +166,7 @@ def redirected_to(response: requests.Response, request: requests.PreparedRequest
     return url
 
 
-class HeaderSession(Flow, requests.auth.AuthBase):
+class HeaderSession(BlockingFlow, requests.auth.AuthBase):
     """One server-side session, as an auth object. See `flow.Flow`."""
 
     # The library does not tell how a call ended that raised; see `Trip`.
@@ -198,27 +197,3 @@ class HeaderSession(Flow, requests.auth.AuthBase):
             if is_problem(headers.get("Content-Type")):
                 answer.problem = problem_of(response.content)
         return answer
-
-    def start(self, call: Renew | None = None) -> None:
-        """Make the session now, through `call` (else `renew`), unless there is one.
-
-        For a client whose first calls run in parallel and whose very first one may not write.
-        However many threads ask, `call` runs once. Raises `SessionNotStarted`.
-        """
-        drive(self, self.starting(call))
-
-    def keep_alive(self, client: requests.Session) -> float | None:
-        """Restart the idle timeout; answers `expires_in`, `None` when there is no session."""
-        if self.key is not None:
-            client.get(self.resource_url, auth=self)
-        return self.expires_in
-
-    def end(self, client: requests.Session) -> None:
-        """End the session on the server and forget it; nothing when there is none.
-
-        One that is being renewed is ended once it is there. Raises `SessionError`, and keeps the
-        key, when the server does not end it or somebody else has the session by now.
-        """
-        with self.ending() as answered:
-            if self.is_there:
-                answered(client.delete(self.resource_url, auth=self).status_code)

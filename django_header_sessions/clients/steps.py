@@ -1,16 +1,25 @@
-"""What a flow asks its library to do, step by step, and what a client holds meanwhile."""
+"""What a flow asks its library to do, step by step, and what a client holds meanwhile.
+
+What is not sending is done here, in a thread or in a task.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import contextvars
+import functools
+import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from django_header_sessions.clients.answers import Answer
-from django_header_sessions.clients.keys import SessionKey
+from .answers import Answer
+from .keys import SessionKey
 
-__all__ = ["Flight", "Held", "Launch", "Lead", "Renew", "Sleep", "Step", "Steps", "Wait"]
+if TYPE_CHECKING:
+    from .flow import Flow
 
 NEW = "new"
 
@@ -63,7 +72,7 @@ class Held:
 class Flight:
     """One run of `renew`, for all calls that need it. `done` never holds an exception."""
 
-    __slots__ = ("deadline", "done", "error", "lost", "renew")
+    __slots__ = ("deadline", "done", "error", "launched", "lost", "renew")
 
     def __init__(self, renew: Renew, lost: str | None, seconds: float) -> None:
         self.renew = renew
@@ -71,6 +80,7 @@ class Flight:
         self.deadline = time.monotonic() + seconds
         self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.error: BaseException | None = None
+        self.launched = False
 
 
 @dataclass(slots=True)
@@ -97,3 +107,67 @@ class Launch:
 
 Step = Held | Wait | Sleep | Launch
 Steps = Generator[Step, Answer | None, None]
+
+
+def perform(flow: Flow, step: Wait | Sleep | Launch) -> None:
+    """Do a step in this thread."""
+    if isinstance(step, Wait):
+        seconds = None if step.seconds is None else min(step.seconds, threading.TIMEOUT_MAX)
+        concurrent.futures.wait([step.future], seconds)
+    elif isinstance(step, Sleep):
+        time.sleep(step.seconds)
+    else:
+        aside(functools.partial(flow.run, step.flight))
+
+
+def aside(work: Callable[[], Any]) -> concurrent.futures.Future[Any]:
+    """Begin `work` in a thread that nobody waits for when the program, or its loop, ends.
+
+    So that a renewal that hangs keeps neither of them from ending.
+    """
+    done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    # From now on whoever waits for it cannot cancel it.
+    done.set_running_or_notify_cancel()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            result = context.run(work)
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(result)
+
+    threading.Thread(target=run, name="session-renew", daemon=True).start()
+    return done
+
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+async def aperform(flow: Flow, step: Wait | Sleep | Launch) -> None:
+    """Do a step in this task; cancelling it cancels nobody else's wait."""
+    if isinstance(step, Wait):
+        await asyncio.wait([asyncio.wrap_future(step.future)], timeout=step.seconds)
+    elif isinstance(step, Sleep):
+        await asyncio.sleep(step.seconds)
+    else:
+        task = asyncio.get_running_loop().create_task(flow.arun(step.flight))
+        # The loop keeps weak references only.
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+        task.add_done_callback(lambda _: flow.grounded(step.flight))
+
+
+def drive(flow: Flow, steps: Steps) -> None:
+    """Run steps that send nothing, in this thread."""
+    for step in steps:
+        assert not isinstance(step, Held)
+        perform(flow, step)
+
+
+async def adrive(flow: Flow, steps: Steps) -> None:
+    """Run steps that send nothing, in this task."""
+    for step in steps:
+        assert not isinstance(step, Held)
+        await aperform(flow, step)
