@@ -3,6 +3,6 @@
 ``docs/checks.md`` lists them all.
 """
 
-from . import caching, cors, header, neighbours, stores, urls, values, wiring
+from . import cors, header, neighbours, stores, urls, values, wiring
 
-__all__ = ["caching", "cors", "header", "neighbours", "stores", "urls", "values", "wiring"]
+__all__ = ["cors", "header", "neighbours", "stores", "urls", "values", "wiring"]

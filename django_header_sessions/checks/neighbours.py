@@ -5,22 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Tags, Warning
+from django.core.checks import CheckMessage, Error, Tags, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from .checker import check, has_header_paths, places, subclasses
+from .checker import MIDDLEWARE, check, has_header_paths, places, subclasses
 
 REMOTE_USER = "django.contrib.auth.middleware.RemoteUserMiddleware"
 MESSAGES = "django.contrib.messages.middleware.MessageMiddleware"
 COOKIE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
 SESSION_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
+PAGE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
 USER_SESSIONS = "allauth.usersessions.middleware.UserSessionsMiddleware"
 
 DRF_SESSION_AUTHENTICATION = "rest_framework.authentication.SessionAuthentication"
 DRF_AUTHENTICATION = (
     "django_header_sessions.rest_framework.authentication.HeaderSessionAuthentication"
 )
+
+
+@check(Tags.security)
+def check_page_cache() -> Iterator[CheckMessage]:
+    updating, ours = places(PAGE_CACHE), places(MIDDLEWARE)
+    if ours and updating and max(updating) > min(ours):
+        path = settings.MIDDLEWARE[max(updating)]
+        yield Error(
+            f"{path} stands after HeaderSessionMiddleware, so it keeps pages before they are "
+            "marked as one session's: whoever asks next is handed another's page.",
+            hint=f"Move {path!r} before {settings.MIDDLEWARE[min(ours)]!r} in MIDDLEWARE.",
+            id="header_sessions.E034",
+        )
 
 
 @check(Tags.security)

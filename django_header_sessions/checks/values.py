@@ -37,7 +37,7 @@ def check_values() -> Iterator[CheckMessage]:
         value = getattr(conf, f"HEADER_SESSIONS_{name}")
         if value is None and optional:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**32:
+        if not _is_number(value, 1, int) or value >= 2**32:
             yield Error(
                 f"HEADER_SESSIONS_{name} {value!r} is not a positive whole number.",
                 hint="Set a whole number" + (", or None for no limit." if optional else "."),
@@ -67,19 +67,15 @@ def check_values() -> Iterator[CheckMessage]:
             hint="Set the dotted path of a callable that takes a request and returns its IP.",
             id="header_sessions.E011",
         )
-
-
-@check(Tags.security)
-def check_fault_values() -> Iterator[CheckMessage]:
     after = conf.HEADER_SESSIONS_RETRY_AFTER
-    if isinstance(after, bool) or not isinstance(after, int) or after < 0:
+    if not _is_number(after, 0, int):
         yield Error(
             f"HEADER_SESSIONS_RETRY_AFTER {after!r} is not a number of whole seconds.",
             hint="Set a whole number, such as 1.",
             id="header_sessions.E022",
         )
     seconds = conf.HEADER_SESSIONS_BREAKER_SECONDS
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
+    if not _is_number(seconds, 0):
         yield Error(
             f"HEADER_SESSIONS_BREAKER_SECONDS {seconds!r} is not a number of seconds.",
             hint="Set a number, such as 1; or 0 to do without the breaker.",
@@ -95,10 +91,6 @@ def check_fault_values() -> Iterator[CheckMessage]:
                 "true.",
                 id="header_sessions.E033",
             )
-
-
-@check(Tags.security)
-def check_policy_values() -> Iterator[CheckMessage]:
     policy = conf.HEADER_SESSIONS_POLICY
     if policy not in ("merge", "serialized", "readonly"):
         yield Error(
@@ -106,12 +98,15 @@ def check_policy_values() -> Iterator[CheckMessage]:
             hint='Set "merge", "serialized" or "readonly".',
             id="header_sessions.E036",
         )
-    for name, least in (("LOCK_WAIT", 0), ("LOCK_LEASE", 0.001)):
+    for name, least, example in (
+        ("LOCK_WAIT", 0, "10; or 0 not to wait"),
+        ("LOCK_LEASE", 0.001, "30"),
+    ):
         seconds = getattr(conf, f"HEADER_SESSIONS_{name}")
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < least:
+        if not _is_number(seconds, least):
             yield Error(
                 f"HEADER_SESSIONS_{name} {seconds!r} is not a number of seconds.",
-                hint="Set a number, such as " + ("10; or 0 not to wait." if least == 0 else "30."),
+                hint=f"Set a number, such as {example}.",
                 id="header_sessions.E037",
             )
     header = conf.HEADER_SESSIONS_CONTEXT_HEADER
@@ -177,6 +172,11 @@ def check_serializer() -> Iterator[CheckMessage]:
             "that makes JSON of what you keep.",
             id="header_sessions.E032",
         )
+
+
+def _is_number(value: object, least: float, kind: type = float) -> bool:
+    whole = isinstance(value, int | kind) and not isinstance(value, bool)
+    return whole and value >= least  # type: ignore[operator]
 
 
 def _is_pickle(written: bytes) -> bool:

@@ -28,7 +28,6 @@ from ..keys import ID_LENGTH, KEY_LENGTH
 from ..problems import CONTENT_TYPE
 from ..resolvers import EXPIRES_IN_HEADER
 from .serializers import (
-    CredentialsSerializer,
     CurrentSessionSerializer,
     EndedSerializer,
     SessionSerializer,
@@ -106,41 +105,37 @@ class ProblemSerializer(serializers.Serializer[Any]):
     )
 
 
-MALFORMED = {400: "The session header is malformed, or the request is not valid."}
-UNAUTHORIZED = {401: "There is no such session, or nobody is signed in with it."}
-FORBIDDEN = {403: "The CSRF check failed, or the request came over plain HTTP."}
-NOT_FOUND = {404: "You have no such session."}
-SUPERSEDED = {409: "This session key was replaced by a newer one."}
-UNAVAILABLE = {503: "Sessions cannot be reached at the moment; the key stays good."}
+COMMON = {
+    400: "The session header is malformed, or the request is not valid.",
+    401: "There is no such session, or nobody is signed in with it.",
+    403: "The CSRF check failed, or the request came over plain HTTP.",
+    406: "No such format.",
+    409: "This session key was replaced by a newer one.",
+    503: "Sessions cannot be reached at the moment; the key stays good.",
+}
 NO_LIST = {501: "The cache behind the sessions cannot list them."}
-COMMON = MALFORMED | UNAUTHORIZED | FORBIDDEN | SUPERSEDED | {406: "No such format."} | UNAVAILABLE
 
 
-def problems(*named: dict[int, str]) -> Any:
+def problems(own: dict[int, str] | None = None) -> Any:
     """The refusals of an operation: those of all, and its own."""
-    found = dict(COMMON)
-    for each in named:
-        found |= each
     return {
         status: OpenApiResponse(ProblemSerializer, description)
-        for status, description in sorted(found.items())
+        for status, description in sorted((COMMON | (own or {})).items())
     }
 
 
-def operation(*methods: str, **described: Any) -> Any:
-    return extend_schema(methods=methods, tags=["sessions"], **described)
-
-
-SESSION_ID = OpenApiParameter(
-    "session_id", str, OpenApiParameter.PATH, pattern=f"^[a-z0-9]{{{ID_LENGTH}}}$"
-)
+def operation(method: str, **described: Any) -> Any:
+    return extend_schema(methods=[method], tags=["sessions"], **described)
 
 
 class Described(OpenApiViewExtension):  # type: ignore[no-untyped-call]
-    """What the views of the resource have in common."""
+    """A view of the resource and its operations; those of ``empty`` methods need no body."""
 
-    def described(self, *operations: Any, empty: tuple[str, ...] = ()) -> type[APIView]:
-        """The view with these operations; those of the methods in ``empty`` need no body."""
+    operations: tuple[Any, ...] = ()
+    empty: tuple[str, ...] = ()
+
+    def view_replacement(self) -> type[APIView]:
+        empty = self.empty
         base: Any = api_settings.DEFAULT_SCHEMA_CLASS  # whatever the project has configured
 
         class Schema(base):  # type: ignore[misc]
@@ -158,7 +153,7 @@ class Described(OpenApiViewExtension):  # type: ignore[no-untyped-call]
 
         view: Any = type(self.target.__name__, (self.target,), {"schema": Schema()})
         view.__doc__ = self.target.__doc__
-        for each in operations:
+        for each in self.operations:
             view = each(view)
         return view  # type: ignore[no-any-return]
 
@@ -177,107 +172,109 @@ def may_be_empty(body: Document) -> None:
 class DescribedList(Described):  # type: ignore[no-untyped-call]
     target_class = VIEWS + "SessionList"
 
-    def view_replacement(self) -> type[APIView]:
-        given = getattr(self.target_callback, "view_initkwargs", None) or {}
-        return self.described(
-            operation(
-                "GET",
-                summary="List your sessions",
-                description="Your live sessions, newest first.",
-                filters=True,  # for the number of the page
-                responses={200: SessionSerializer(many=True)}
-                | problems({404: "There is no such page."}, NO_LIST),
-            ),
-            operation(
-                "POST",
-                summary="Start a session, sign in",
-                description="Without a body the session is anonymous. The key is announced in the "
-                "answer's header. A session that is there already is signed in, and gets a new "
-                "key; without credentials it stays as it is, which is answered with 200.",
-                request=given.get("credentials", CredentialsSerializer),
-                responses={
-                    200: OpenApiResponse(SessionSerializer, "There was a session already."),
-                    201: SessionSerializer,
+    operations = (
+        operation(
+            "GET",
+            summary="List your sessions",
+            description="Your live sessions, newest first.",
+            filters=True,  # for the number of the page
+            responses={200: SessionSerializer(many=True)}
+            | problems({404: "There is no such page."} | NO_LIST),
+        ),
+        operation(
+            "POST",
+            summary="Start a session, sign in",
+            description="Without a body the session is anonymous. The key is announced in the "
+            "answer's header. A session that is there already is signed in, and gets a new "
+            "key; without credentials it stays as it is, which is answered with 200.",
+            responses={
+                200: OpenApiResponse(SessionSerializer, "There was a session already."),
+                201: SessionSerializer,
+            }
+            | problems(
+                {
+                    401: "The credentials are wrong, or there is no such session.",
+                    413: "What the session holds would become too large.",
+                    415: "The body is in no format that is understood.",
+                    429: "There were too many attempts to sign in.",
+                    503: "Sessions, or the count of attempts to sign in, cannot be reached.",
                 }
-                | problems(
-                    {401: "The credentials are wrong, or there is no such session."},
-                    {413: "What the session holds would become too large."},
-                    {415: "The body is in no format that is understood."},
-                    {429: "There were too many attempts to sign in."},
-                    {503: "Sessions, or the count of attempts to sign in, cannot be reached."},
-                ),
-                auth=[{}, {SCHEME: []}],
             ),
-            empty=("POST",),
-        )
+            auth=[{}, {SCHEME: []}],
+        ),
+    )
+    empty = ("POST",)
 
 
 class DescribedCurrent(Described):  # type: ignore[no-untyped-call]
     target_class = VIEWS + "SessionCurrent"
 
-    def view_replacement(self) -> type[APIView]:
-        return self.described(
-            operation(
-                "GET",
-                summary="See the current session",
-                parameters=[
-                    OpenApiParameter(
-                        "values",
-                        str,
-                        enum=["true", "false"],
-                        description="`true` shows the values of its fields, too.",
-                    )
-                ],
-                responses={200: CurrentSessionSerializer} | problems(),
-            ),
-            operation(
-                "DELETE",
-                summary="Sign out",
-                description="Ends the current session.",
-                responses={204: None} | problems(),
-            ),
-        )
+    operations = (
+        operation(
+            "GET",
+            summary="See the current session",
+            parameters=[
+                OpenApiParameter(
+                    "values",
+                    str,
+                    enum=["true", "false"],
+                    description="`true` shows the values of its fields, too.",
+                )
+            ],
+            responses={200: CurrentSessionSerializer} | problems(),
+        ),
+        operation(
+            "DELETE",
+            summary="Sign out",
+            description="Ends the current session.",
+            responses={204: None} | problems(),
+        ),
+    )
 
 
 class DescribedRotate(Described):  # type: ignore[no-untyped-call]
     target_class = VIEWS + "SessionRotate"
 
-    def view_replacement(self) -> type[APIView]:
-        return self.described(
-            operation(
-                "POST",
-                summary="Get a new key",
-                description="The same session, under the key in the answer's header. The old key "
-                "is dead.",
-                request=None,
-                responses={200: SessionSerializer} | problems(),
-            )
-        )
+    operations = (
+        operation(
+            "POST",
+            summary="Get a new key",
+            description="The same session, under the key in the answer's header. The old key "
+            "is dead.",
+            request=None,
+            responses={200: SessionSerializer} | problems(),
+        ),
+    )
 
 
 class DescribedEndOthers(Described):  # type: ignore[no-untyped-call]
     target_class = VIEWS + "SessionEndOthers"
 
-    def view_replacement(self) -> type[APIView]:
-        return self.described(
-            operation(
-                "POST",
-                summary="End all your other sessions",
-                request=None,
-                responses={200: EndedSerializer} | problems(NO_LIST),
-            )
-        )
+    operations = (
+        operation(
+            "POST",
+            summary="End all your other sessions",
+            request=None,
+            responses={200: EndedSerializer} | problems(NO_LIST),
+        ),
+    )
 
 
 class DescribedDetail(Described):  # type: ignore[no-untyped-call]
     target_class = VIEWS + "SessionDetail"
 
-    def view_replacement(self) -> type[APIView]:
-        return self.described(
-            operation(
-                "DELETE",
-                summary="End one of your sessions",
-                parameters=[SESSION_ID],
-                responses={204: None} | problems(NOT_FOUND),
-            )
-        )
+    operations = (
+        operation(
+            "DELETE",
+            summary="End one of your sessions",
+            parameters=[
+                OpenApiParameter(
+                    "session_id",
+                    str,
+                    OpenApiParameter.PATH,
+                    pattern=f"^[a-z0-9]{{{ID_LENGTH}}}$",
+                )
+            ],
+            responses={204: None} | problems({404: "You have no such session."}),
+        ),
+    )
