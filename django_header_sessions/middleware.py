@@ -208,6 +208,9 @@ class HeaderSessionMiddleware(SessionMiddleware):
         """Answer what a view let pass, so that it is not logged as a fault of the view's."""
         session = cast("Any", getattr(request, "session", None))
         if isinstance(exception, TOLD_ON_COOKIES):
+            if not hasattr(session, "fault"):
+                # The view has put something else in its place, which keeps no fault.
+                return answer_fault(request, resolve(request).transport, exception)
             # The view did not get to its end, so that nothing it did before is kept either.
             session.fault = exception
         if exception is getattr(session, "fault", None):

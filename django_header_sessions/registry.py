@@ -231,7 +231,8 @@ def page(
     users: Collection[str] = (),
 ) -> Page:
     """At most ``limit`` live sessions and at most ``MOST``, latest to expire first; go on with
-    ``after=page.next``. ``backward`` turns the list round.
+    ``after=page.next``. ``backward`` turns the list round. Raises ``ValueError``, as all that take
+    a limit, where it is below 1.
 
     ``users`` are the primary keys (as text) of those whose sessions alone are listed, and counted
     as ``total``: ``OF_USERS`` at the most, and where they have more, it is left open which.
@@ -439,10 +440,12 @@ async def aend_anonymous(
 
 def sweep(limit: int = BATCH) -> int:
     """Drop about ``limit`` entries of sessions that expired; how many, 0 where none are left."""
+    _check_limit(limit)
     return _store().sweep(limit)
 
 
 async def asweep(limit: int = BATCH) -> int:
+    _check_limit(limit)
     return await _store().asweep(limit)
 
 
@@ -478,6 +481,12 @@ def examine() -> list[Finding]:
 
 def _store() -> Store:
     return get_store(settings.SESSION_CACHE_ALIAS)
+
+
+def _check_limit(limit: int) -> None:
+    # To Redis, one below 0 means all there are.
+    if limit < 1:
+        raise ValueError(f"limit is a number of sessions, at least 1, not {limit!r}")
 
 
 def _names_context(session_id: str, name: str) -> bool:
@@ -529,6 +538,7 @@ def _page(
     backward: bool,
     users: Collection[str],
 ) -> Steps[Page]:
+    _check_limit(limit)
     for _ in range(TRIES):
         page = yield from _part(min(limit, MOST), after, kinds, backward, users)
         if page.sessions or page.next is None:
@@ -581,6 +591,7 @@ def _search(
     backward: bool,
     users: Collection[str],
 ) -> Steps[Page]:
+    _check_limit(limit)
     found: list[tuple[Cursor, LiveSession]] = []
     for _ in range(SEARCHED // BATCH):
         page = yield from _part(BATCH, after, kinds, backward, users)
@@ -605,6 +616,7 @@ def _idle(
     kinds: Collection[Kind],
     backward: bool,
 ) -> Steps[IdlePage]:
+    _check_limit(limit)
     least = longer_than / timedelta(milliseconds=1)
     waiting: dict[Kind, deque[tuple[Cursor, LiveSession]]] = {}
     reached: dict[Kind, Cursor | None] = dict(after)

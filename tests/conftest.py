@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from typing import Any
@@ -8,6 +9,10 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 from django.core.cache import caches
+from django.views.debug import (
+    SafeExceptionReporterFilter,
+    get_default_exception_reporter_filter,
+)
 
 from django_header_sessions.stores import get_store
 from django_header_sessions.stores.base import Store
@@ -91,6 +96,26 @@ def any_store(request: pytest.FixtureRequest, settings: Any, tmp_path: Any) -> S
         backend = "django.core.cache.backends.filebased.FileBasedCache"
         settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path)}}
     return get_store("default")
+
+
+@pytest.fixture
+def kept_filter() -> Iterator[None]:
+    """The setting of the filter is read in this test, and again after it: Django keeps it."""
+    kept: Any = get_default_exception_reporter_filter
+    kept.cache_clear()
+    yield
+    kept.cache_clear()
+
+
+class ShyFilter(SafeExceptionReporterFilter):
+    """A project's own idea of what is a secret."""
+
+    hidden_settings = re.compile("birthday")
+
+
+@pytest.fixture
+def shy_filter(settings: Any, kept_filter: None) -> None:
+    settings.DEFAULT_EXCEPTION_REPORTER_FILTER = f"{__name__}.ShyFilter"
 
 
 @pytest.fixture(autouse=True)

@@ -17,9 +17,11 @@ from django.contrib.sessions.serializers import JSONSerializer
 from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
+from django.urls import path
 
 from django_header_sessions import registry
 from django_header_sessions.engine import SessionStore
+from django_header_sessions.exceptions import SessionUnavailable
 from django_header_sessions.middleware import HeaderSessionMiddleware
 from tests import views
 
@@ -281,3 +283,21 @@ def test_a_field_that_the_serializer_cannot_read_is_the_projects_fault_and_said_
     others: list[list[Any]] = [["set", "m", 1], ["get", "m"]]
     for actions in ([], others):
         assert client.get(asking(*actions), headers={KEY: key}).status_code == 200
+
+
+@pytest.mark.parametrize("left", [None, {}])
+def test_a_fault_is_answered_where_the_view_has_put_something_else_in_the_sessions_place(
+    settings: Any, left: Any
+) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        if left is None:
+            del request.session
+        else:
+            request.session = left
+        raise SessionUnavailable("The registry was asked, and the store is down.")
+
+    settings.ROOT_URLCONF = type("urls", (), {"urlpatterns": [path("", view)]})
+    response = Client(raise_request_exception=False).get("/")
+    assert response.status_code == 503
+    assert response.json()["type"].endswith(":unavailable")
+    assert response["Retry-After"]

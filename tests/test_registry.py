@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -309,3 +310,23 @@ def test_every_function_but_those_of_commands_has_an_async_twin() -> None:
     public = {name for name in registry.__all__ if name[0].islower()}
     alone = {name for name in public if f"a{name}" not in public and name[1:] not in public}
     assert alone == {"lists", "examine", "outages"}
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_page_of_no_session_is_no_page(ask: Ask, listing_store: Store, limit: int) -> None:
+    SessionStore().create()
+    for name, args in (
+        ("page", ()),
+        ("page", (None, (), False, ["1"])),
+        ("search", (lambda session: True,)),
+        ("idle", (timedelta(),)),
+        ("sweep", ()),
+    ):
+        given = [*args, limit] if name in ("search", "idle") else [limit, *args]
+        with pytest.raises(ValueError, match="at least 1"):
+            ask(name, *given)
+
+
+def test_a_user_whose_name_no_text_can_have_has_no_sessions(ask: Ask, listing_store: Store) -> None:
+    assert ask("of_user", "\udcff") == []
+    assert ask("page", users=["\udcff"]).sessions == []

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django.contrib.auth import authenticate, login, logout
+from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
-from django.views.debug import SafeExceptionReporterFilter
+from django.views.debug import get_exception_reporter_filter
 from rest_framework import status
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.exceptions import NotFound, ParseError
@@ -199,7 +200,8 @@ class SessionCurrent(SessionView):
         session = session_of(request)
         found = registry.sizes(session.session_key.id)
         live, sizes = found if found else (None, {})
-        values = own_values(session) if options.validated_data["values"] == "true" else None
+        wanted = options.validated_data["values"] == "true"
+        values = own_values(request._request) if wanted else None
         return Response(self.shown(live, sizes=sizes, values=values))
 
     def delete(self, request: Request) -> Response:
@@ -254,7 +256,9 @@ def session_of(request: Request) -> Any:
     return request._request.session
 
 
-def own_values(session: Any) -> dict[str, Any]:
-    """The values of a session's own fields; what is named like a secret is masked."""
-    mask = SafeExceptionReporterFilter().cleanse_setting
-    return {name: mask(name, value) for name, value in session.items() if not name.startswith("_")}
+def own_values(request: HttpRequest) -> dict[str, Any]:
+    """The values of the session's own fields; what is named like a secret is masked, as the project
+    has it."""
+    mask = get_exception_reporter_filter(request).cleanse_setting
+    fields = request.session.items()
+    return {name: mask(name, value) for name, value in fields if not name.startswith("_")}

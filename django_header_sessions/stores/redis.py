@@ -560,7 +560,11 @@ class RedisStore:
     def _places_of_user(self, user: str, limit: int, after: str) -> Steps[Places]:
         share = min(self._share(limit), LOOKED)
         parts = yield [
-            Call(USER, [bucket.users, *bucket.signed_in, bucket.counters], (user, share, after))
+            Call(
+                USER,
+                [bucket.users, *bucket.signed_in, bucket.counters],
+                (_name(user), share, after),
+            )
             for bucket in self._buckets
         ]
         # As far as all of them were looked through.

@@ -13,10 +13,6 @@ from django.contrib.sessions.serializers import JSONSerializer
 from django.core.management import call_command
 from django.test import Client
 from django.utils.html import strip_tags
-from django.views.debug import (
-    SafeExceptionReporterFilter,
-    get_default_exception_reporter_filter,
-)
 
 from django_header_sessions import registry
 from django_header_sessions.keys import make
@@ -90,21 +86,10 @@ def test_what_looks_like_a_secret_is_masked_at_any_depth(client: Client) -> None
         assert secret not in page
 
 
-class Shy(SafeExceptionReporterFilter):
-    """A project's own idea of what is a secret."""
-
-    hidden_settings = re.compile("birthday")
-
-
-def test_a_project_may_say_what_looks_like_a_secret(client: Client, settings: Any) -> None:
-    settings.DEFAULT_EXCEPTION_REPORTER_FILTER = f"{__name__}.Shy"
-    forget: Any = get_default_exception_reporter_filter
-    forget.cache_clear()
-    try:
-        session_id = start(birthday="1 May", token="open", _auth_user_hash="hash hash")
-        values = rows(shown(client, session_id))
-    finally:
-        forget.cache_clear()
+@pytest.mark.usefixtures("shy_filter")
+def test_a_project_may_say_what_looks_like_a_secret(client: Client) -> None:
+    session_id = start(birthday="1 May", token="open", _auth_user_hash="hash hash")
+    values = rows(shown(client, session_id))
     assert values["birthday"][1] == STARS
     assert values["token"][1] == '"open"'
     assert values["_auth_user_hash"][1] == STARS  # whatever a project says

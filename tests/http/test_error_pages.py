@@ -11,7 +11,6 @@ import pytest
 from django.core import mail
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.utils.log import AdminEmailHandler
-from django.views import debug
 from django.views.debug import SafeExceptionReporterFilter
 
 from django_header_sessions.conf import conf
@@ -187,15 +186,6 @@ def test_an_email_about_a_refusal_holds_nothing_of_a_malformed_header(
     text = mailed()
     assert key[15:] not in text
     assert key[15:].upper() not in text
-
-
-@pytest.fixture
-def kept_filter() -> Iterator[None]:
-    """The setting of the filter is read in this test, and again after it: Django keeps it."""
-    kept: Any = debug.get_default_exception_reporter_filter
-    kept.cache_clear()
-    yield
-    kept.cache_clear()
 
 
 # What fails outside of the session's middleware.

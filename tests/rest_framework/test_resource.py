@@ -15,6 +15,7 @@ from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.http import HttpRequest
 from django.urls import path
+from django.views.debug import SafeExceptionReporterFilter
 from rest_framework import serializers
 from rest_framework.exceptions import APIException
 from rest_framework.test import APIClient
@@ -396,6 +397,15 @@ def test_values_are_shown_to_who_asks_and_secrets_to_nobody(
     assert values["nested"]["name"] == "x"
     assert "hunter2" not in str(values)
     assert not any(name.startswith("_") for name in values)
+
+
+@pytest.mark.usefixtures("shy_filter")
+def test_a_project_may_say_what_is_a_secret(ann: User) -> None:
+    client = signed_in(ann)
+    client.post("/api/write/", {"birthday": "1 May", "token": "open"}, format="json")
+    values = client.get(CURRENT, {"values": "true"}).json()["values"]
+    assert values["birthday"] == SafeExceptionReporterFilter.cleansed_substitute
+    assert values["token"] == "open"
 
 
 def test_whatever_json_stored_can_be_shown(listing_store: Store) -> None:
