@@ -167,7 +167,8 @@ class ClusterServers(Servers):
 
     def _own_connection(self) -> Any:
         # What one server is told to publish, all of them tell; so any of them will do.
-        pool = choice(self.every()).client.connection_pool  # noqa: S311  it need not be a secret
+        server = self._server_of(choice(self._serving()))  # noqa: S311  it need not be a secret
+        pool = server.client.connection_pool
         return pool.connection_class(**pool.connection_kwargs)
 
     def outages(self) -> list[Outage]:
@@ -315,10 +316,15 @@ class ClusterServers(Servers):
             {nodes[0].name: nodes[0] for nodes in self._nodes.slots_cache.values()}.values()
         )
 
-    def _owner(self, slot: int) -> Server:
-        nodes = self._nodes.slots_cache.get(slot) or self._primaries()
-        if not nodes:
+    def _serving(self) -> list[ClusterNode]:
+        """The primaries, where there are any."""
+        primaries = self._primaries()
+        if not primaries:
             raise SessionUnavailable("No server of the cluster has any slots.")
+        return primaries
+
+    def _owner(self, slot: int) -> Server:
+        nodes = self._nodes.slots_cache.get(slot) or self._serving()
         # One that has not this slot says who has it, or that nobody does.
         return self._server_of(nodes[0])
 

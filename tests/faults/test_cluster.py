@@ -206,6 +206,9 @@ def test_a_cluster_without_slots_is_503(settings: Any) -> None:
             servers._servers._probe(server)
         with pytest.raises(SessionUnavailable, match="No server of the cluster has any slots"):
             session.load()
+        # As those who wait for a lock are called.
+        with pytest.raises(SessionUnavailable, match="No server of the cluster has any slots"):
+            servers._servers._own_connection()
 
 
 async def test_the_memory_of_a_cluster_is_that_of_its_primaries(shared_cluster: Cluster) -> None:
