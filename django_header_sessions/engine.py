@@ -1,8 +1,7 @@
 """The session engine: Django's session API over a store. ``SESSION_ENGINE`` names this module.
 
-What touches the store is written once, as steps: a generator that yields a verb of the store with
-its arguments, and is sent the answer. ``_run`` and ``_arun`` take it through them, and differ only
-at the ``await``; so ``save`` and ``asave`` cannot drift apart.
+What touches the store is written once, as steps (``steps.py``), so that ``save`` and ``asave``
+cannot drift apart.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
@@ -38,7 +37,7 @@ from .origin import Origin
 from .policies import Lock, Policy, ReadOnly, Serialized
 from .resolvers import COOKIE, HEADER, Transport
 from .signals import session_created, session_ended
-from .steps import Send, Steps, Verb, Wait, in_event_loop
+from .steps import Send, Steps, Verb, Wait, adrive, drive, in_event_loop
 from .stores import get_store
 from .stores.base import (
     Commit,
@@ -51,6 +50,7 @@ from .stores.base import (
     Places,
     Terms,
 )
+from .stores.bell import Sleep
 from .turn import Turn, in_turn
 
 T = TypeVar("T")
@@ -937,54 +937,40 @@ class SessionStore(SessionBase):
     # Doing.
 
     def _run(self, steps: Steps[T]) -> T:
-        try:
-            step, answer = next(steps), None
-            while True:
-                try:
-                    if isinstance(step, Verb):
-                        answer = getattr(self._store, step.name)(*step.args)
-                    elif isinstance(step, Send):
-                        answer = step.signal.send_robust(step.sender, **step.kwargs)
-                    elif isinstance(step, Wait):
-                        if in_event_loop():
-                            raise SynchronousOnlyOperation(
-                                "Another task or thread of this request is storing the session, "
-                                "and would never be done if the event loop waited for it here. "
-                                "Use the async method: await session.asave()."
-                            )
-                        _wait(step.until)
-                    else:
-                        step.waiter.wait(step.seconds)
-                except BaseException as error:
-                    # All there are: whoever has locked something unlocks it then.
-                    step = steps.throw(self._learn(error))
-                else:
-                    step = steps.send(answer)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+        return drive(steps, self._do)
 
     async def _arun(self, steps: Steps[T]) -> T:
+        return await adrive(steps, self._ado)
+
+    def _do(self, step: Verb | Send | Sleep | Wait) -> Any:
         try:
-            step, answer = next(steps), None
-            while True:
-                try:
-                    if isinstance(step, Send):
-                        answer = await step.signal.asend_robust(step.sender, **step.kwargs)
-                    elif isinstance(step, Wait):
-                        await asyncio.wrap_future(step.until)
-                    elif not isinstance(step, Verb):
-                        await step.waiter.await_(step.seconds)
-                    elif self._sync:
-                        answer = getattr(self._store, step.name)(*step.args)
-                    else:
-                        answer = await getattr(self._store, "a" + step.name)(*step.args)
-                except BaseException as error:
-                    # All there are: whoever has locked something unlocks it then.
-                    step = steps.throw(self._learn(error))
-                else:
-                    step = steps.send(answer)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+            match step:
+                case Verb():
+                    return step.ask(self._store)
+                case Send():
+                    return step.send()
+                case Wait():
+                    return _wait(step.until)
+                case _:
+                    return step.waiter.wait(step.seconds)
+        except BaseException as error:
+            self._learn(error)
+            raise
+
+    async def _ado(self, step: Verb | Send | Sleep | Wait) -> Any:
+        try:
+            match step:
+                case Verb():
+                    return step.ask(self._store) if self._sync else await step.aask(self._store)
+                case Send():
+                    return await step.asend()
+                case Wait():
+                    return await asyncio.wrap_future(step.until)
+                case _:
+                    return await step.waiter.await_(step.seconds)
+        except BaseException as error:
+            self._learn(error)
+            raise
 
     def _learn(self, error: E) -> E:
         # That a cookie session is gone is Django's business: an UpdateError, if anything.
@@ -996,6 +982,12 @@ class SessionStore(SessionBase):
 
 
 def _wait(until: Future[None]) -> None:
+    if in_event_loop():
+        raise SynchronousOnlyOperation(
+            "Another task or thread of this request is storing the session, and would never be "
+            "done if the event loop waited for it here. Use the async method: await "
+            "session.asave()."
+        )
     try:
         until.result(LONGEST_TURN)
     except TimeoutError as error:

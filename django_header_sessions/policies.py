@@ -21,8 +21,9 @@ from .conf import conf
 from .exceptions import SessionBusy, SessionError, SessionUnavailable
 from .fields import USER_ID
 from .resolvers import HEADER, Transport
-from .steps import Sleep, Steps, Verb
+from .steps import Steps, Verb
 from .stores.base import Opened, Queued
+from .stores.bell import Sleep
 
 if TYPE_CHECKING:
     from .engine import Noted, SessionStore

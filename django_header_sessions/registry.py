@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
@@ -22,7 +22,7 @@ from .conf import conf
 from .exceptions import SessionUnavailable, SessionUnreadable
 from .fields import Codec, size
 from .signals import session_alarm, session_ended
-from .steps import Send, Verb
+from .steps import Send, Steps, Verb, adrive, drive
 from .stores import Store, get_store
 from .stores.base import (
     KINDS,
@@ -119,11 +119,6 @@ FIRST = 16
 
 TRIES = 3
 """Parts of the list that a page asks for where all sessions of a part were thrown out."""
-
-
-Steps = Generator[Verb | Send, Any, T]
-"""What takes several steps is written once: a generator that yields verbs and signals, and is
-sent their answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -740,27 +735,11 @@ def _end_anonymous(older_than: timedelta, reason: str, progress: Progress | None
 
 def _run(steps: Steps[T]) -> T:
     store = _store()
-    try:
-        step = next(steps)
-        while True:
-            if isinstance(step, Send):
-                answer = step.signal.send_robust(step.sender, **step.kwargs)
-            else:
-                answer = getattr(store, step.name)(*step.args)
-            step = steps.send(answer)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+    return drive(steps, lambda step: step.ask(store) if isinstance(step, Verb) else step.send())
 
 
 async def _arun(steps: Steps[T]) -> T:
     store = _store()
-    try:
-        step = next(steps)
-        while True:
-            if isinstance(step, Send):
-                answer = await step.signal.asend_robust(step.sender, **step.kwargs)
-            else:
-                answer = await getattr(store, "a" + step.name)(*step.args)
-            step = steps.send(answer)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+    return await adrive(
+        steps, lambda step: step.aask(store) if isinstance(step, Verb) else step.asend()
+    )

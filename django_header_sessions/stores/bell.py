@@ -7,6 +7,7 @@ import os
 import threading
 from contextlib import suppress
 from itertools import count
+from typing import NamedTuple
 
 from ..keys import make
 
@@ -98,6 +99,13 @@ class Waiter:
 
     def close(self) -> None:
         self._bell.forget(self.ticket)
+
+
+class Sleep(NamedTuple):
+    """A wait for others that have the session, for so many seconds at the most."""
+
+    waiter: Waiter
+    seconds: float
 
 
 def _end(sleep: asyncio.Future[None]) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Sequence
 from itertools import count
 from random import choice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.cache import BaseCache
@@ -34,12 +34,15 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from ..exceptions import SessionUnavailable
+from ..steps import adrive, drive
 from .base import Finding, Memory, Outage
 from .breaker import Breaker
 from .servers import Call, Server, Servers, batches, examined, named, raw_client
 
 # redis-py does not type these.
 make_node: Any = ClusterNode
+
+T = TypeVar("T")
 
 REDIRECTS = 8
 """Times that a script is sent elsewhere before the cluster is held to disagree with itself."""
@@ -115,7 +118,7 @@ class _Pause(NamedTuple):
     seconds: float
 
 
-Steps = Generator[_Send | _SendAll | _Pause, Any, Any]
+Steps = Generator[_Send | _SendAll | _Pause, Any, T]
 
 
 class ClusterServers(Servers):
@@ -137,21 +140,19 @@ class ClusterServers(Servers):
 
     def run(self, call: Call) -> Any:
         self._join()
-        return self._drive(self._steps(call))
+        return drive(self._steps(call), self._do)
 
     async def arun(self, call: Call) -> Any:
         await self._ajoin()
-        return await self._adrive(self._steps(call))
+        return await adrive(self._steps(call), self._ado)
 
     def run_all(self, calls: Sequence[Call]) -> list[Any]:
         self._join()
-        answers: list[Any] = self._drive(self._all_steps(calls))
-        return answers
+        return drive(self._all_steps(calls), self._do)
 
     async def arun_all(self, calls: Sequence[Call]) -> list[Any]:
         await self._ajoin()
-        answers: list[Any] = await self._adrive(self._all_steps(calls))
-        return answers
+        return await adrive(self._all_steps(calls), self._ado)
 
     def every(self) -> list[Server]:
         """The primaries that have slots."""
@@ -187,7 +188,7 @@ class ClusterServers(Servers):
 
     # Where scripts go. Written once for sync and async, which differ only in how they send.
 
-    def _steps(self, call: Call) -> Steps:
+    def _steps(self, call: Call) -> Steps[Any]:
         slot = key_slot(call.keys[0].encode())
         server, command, asking = self._owner(slot), call.evalsha(), False
         redirects, give_up = 0, 0.0
@@ -220,7 +221,7 @@ class ClusterServers(Servers):
             except RedisError as error:
                 raise named(error) from error
 
-    def _all_steps(self, calls: Sequence[Call]) -> Steps:
+    def _all_steps(self, calls: Sequence[Call]) -> Steps[list[Any]]:
         answers: list[Any] = [None] * len(calls)
         at_server: dict[str, tuple[Server, list[int]]] = {}
         for at, call in enumerate(calls):
@@ -241,47 +242,23 @@ class ClusterServers(Servers):
                         answers[at] = answer
         return answers
 
-    def _drive(self, steps: Steps) -> Any:
-        try:
-            step = next(steps)
-            while True:
-                answer: Any = None
-                try:
-                    match step:
-                        case _Send(server, command):
-                            answer = server.send(command)
-                        case _SendAll(server, commands):
-                            answer = server.send_all(commands)
-                        case pause:
-                            time.sleep(pause.seconds)
-                except RedisError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
-        except StopIteration as end:
-            return end.value
+    def _do(self, step: _Send | _SendAll | _Pause) -> Any:
+        match step:
+            case _Send(server, command):
+                return server.send(command)
+            case _SendAll(server, commands):
+                return server.send_all(commands)
+            case _:
+                return time.sleep(step.seconds)
 
-    async def _adrive(self, steps: Steps) -> Any:
-        try:
-            step = next(steps)
-            while True:
-                answer: Any = None
-                try:
-                    match step:
-                        case _Send(server, command):
-                            answer = await server.asend(command)
-                        case _SendAll(server, commands):
-                            answer = await server.asend_all(commands)
-                        case pause:
-                            await asyncio.sleep(pause.seconds)
-                except RedisError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
-        except StopIteration as end:
-            return end.value
-
-    # Which servers there are, and which has what.
+    async def _ado(self, step: _Send | _SendAll | _Pause) -> Any:
+        match step:
+            case _Send(server, command):
+                return await server.asend(command)
+            case _SendAll(server, commands):
+                return await server.asend_all(commands)
+            case _:
+                return await asyncio.sleep(step.seconds)
 
     def _join(self) -> None:
         """Learn of the servers, once a process."""

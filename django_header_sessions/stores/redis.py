@@ -23,15 +23,15 @@ key                                   type        holds
 braces put a session and its indexes into one slot of a cluster, so that one script changes them
 together or not at all.
 
-Each verb is written once, as steps: a generator that yields scripts and is sent their answers.
-``_run`` and ``_arun`` take it through them, and differ only at the ``await``.
+Each verb is written once, as steps that yield a script, or a list of them, and are sent what they
+answer; its sync and its async form are made of them.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -47,6 +47,7 @@ from ..exceptions import (
     TooManyContexts,
 )
 from ..keys import ID_LENGTH, SessionKey, make
+from ..steps import Steps, adrive, drive, twins
 from .base import (
     ASK_AGAIN,
     CREATE_TRIES,
@@ -76,7 +77,6 @@ from .servers import Call, Script, servers_of
 
 T = TypeVar("T")
 _Entry = tuple[int, str, bytes]
-Steps = Generator[Call | list[Call], Any, T]
 
 OPEN, CREATE, COMMIT, END, LOOK, PAGE, COUNT, USER, SWEEP, ACTIVITY = (
     Script.load(name)
@@ -115,156 +115,8 @@ class RedisStore:
         self._channels = str(cache.make_key("hs:w:"))
         self._bell = self._servers.bell(self._channels)
 
-    # The verbs, in pairs.
-
-    def open(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None:
-        return self._run(self._open(key, transport, terms))
-
-    async def aopen(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None:
-        return await self._arun(self._open(key, transport, terms))
-
-    def create(self, draft: Draft, terms: Terms) -> tuple[SessionKey, int]:
-        return self._run(self._create(draft, terms))
-
-    async def acreate(self, draft: Draft, terms: Terms) -> tuple[SessionKey, int]:
-        return await self._arun(self._create(draft, terms))
-
-    def commit(self, key: SessionKey, transport: str, terms: Terms, commit: Commit) -> Committed:
-        return self._run(self._commit(key, transport, terms, commit))
-
-    async def acommit(
-        self, key: SessionKey, transport: str, terms: Terms, commit: Commit
-    ) -> Committed:
-        return await self._arun(self._commit(key, transport, terms, commit))
-
     def waiter(self) -> Waiter:
         return self._bell.waiter()
-
-    def lock(
-        self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
-    ) -> Opened | Queued | None:
-        return self._run(self._lock(key, transport, terms, ticket, lease))
-
-    async def alock(
-        self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
-    ) -> Opened | Queued | None:
-        return await self._arun(self._lock(key, transport, terms, ticket, lease))
-
-    def unlock(self, session_id: str, ticket: str) -> None:
-        self._run(self._unlock(session_id, ticket))
-
-    async def aunlock(self, session_id: str, ticket: str) -> None:
-        await self._arun(self._unlock(session_id, ticket))
-
-    def open_context(
-        self, key: SessionKey, transport: str, terms: Terms, name: str
-    ) -> dict[str, bytes] | None:
-        return self._run(self._open_context(key, transport, name))
-
-    async def aopen_context(
-        self, key: SessionKey, transport: str, terms: Terms, name: str
-    ) -> dict[str, bytes] | None:
-        return await self._arun(self._open_context(key, transport, name))
-
-    def contexts(self, session_id: str) -> list[LiveContext]:
-        return self._run(self._contexts(session_id))
-
-    async def acontexts(self, session_id: str) -> list[LiveContext]:
-        return await self._arun(self._contexts(session_id))
-
-    def end_context(self, session_id: str, name: str) -> bool:
-        return self._run(self._end_context(session_id, name))
-
-    async def aend_context(self, session_id: str, name: str) -> bool:
-        return await self._arun(self._end_context(session_id, name))
-
-    def end(self, session_id: str) -> bool:
-        return self._run(self._end(session_id))
-
-    async def aend(self, session_id: str) -> bool:
-        return await self._arun(self._end(session_id))
-
-    def end_many(self, session_ids: Collection[str]) -> list[bool]:
-        return self._run(self._end_many(session_ids))
-
-    async def aend_many(self, session_ids: Collection[str]) -> list[bool]:
-        return await self._arun(self._end_many(session_ids))
-
-    def exists(self, key: SessionKey) -> bool:
-        return self._run(self._exists(key))
-
-    async def aexists(self, key: SessionKey) -> bool:
-        return await self._arun(self._exists(key))
-
-    def get(self, session_id: str) -> Opened | None:
-        return self._run(self._get(session_id))
-
-    async def aget(self, session_id: str) -> Opened | None:
-        return await self._arun(self._get(session_id))
-
-    def get_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
-        return self._run(self._get_many(session_ids, user))
-
-    async def aget_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
-        return await self._arun(self._get_many(session_ids, user))
-
-    def count(self) -> dict[Kind, int]:
-        return self._run(self._count())
-
-    async def acount(self) -> dict[Kind, int]:
-        return await self._arun(self._count())
-
-    def page(
-        self,
-        limit: int,
-        after: Cursor | None = None,
-        kinds: Collection[Kind] = (),
-        backward: bool = False,
-    ) -> Page:
-        return self._run(self._page(limit, after, kinds, backward))
-
-    async def apage(
-        self,
-        limit: int,
-        after: Cursor | None = None,
-        kinds: Collection[Kind] = (),
-        backward: bool = False,
-    ) -> Page:
-        return await self._arun(self._page(limit, after, kinds, backward))
-
-    def page_each(
-        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
-    ) -> dict[Kind, Page]:
-        return self._run(self._page_each(limit, after, kinds, backward))
-
-    async def apage_each(
-        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
-    ) -> dict[Kind, Page]:
-        return await self._arun(self._page_each(limit, after, kinds, backward))
-
-    def of_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
-        return self._run(self._of_user(user, limit))
-
-    async def aof_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
-        return await self._arun(self._of_user(user, limit))
-
-    def places_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
-        return self._run(self._places_of_user(user, limit, after))
-
-    async def aplaces_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
-        return await self._arun(self._places_of_user(user, limit, after))
-
-    def sweep(self, limit: int = 200) -> int:
-        return self._run(self._sweep(limit))
-
-    async def asweep(self, limit: int = 200) -> int:
-        return await self._arun(self._sweep(limit))
-
-    def activity(self) -> list[Activity]:
-        return self._run(self._activity())
-
-    async def aactivity(self) -> list[Activity]:
-        return await self._arun(self._activity())
 
     def memory(self) -> Memory | None:
         return self._servers.memory()
@@ -279,28 +131,22 @@ class RedisStore:
         return self._servers.examine()
 
     def _run(self, steps: Steps[T]) -> T:
-        try:
-            call = next(steps)
-            while True:
-                if isinstance(call, Call):
-                    call = steps.send(self._servers.run(call))
-                else:
-                    call = steps.send(self._servers.run_all(call))
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+        return drive(steps, self._do)
 
     async def _arun(self, steps: Steps[T]) -> T:
-        try:
-            call = next(steps)
-            while True:
-                if isinstance(call, Call):
-                    call = steps.send(await self._servers.arun(call))
-                else:
-                    call = steps.send(await self._servers.arun_all(call))
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+        return await adrive(steps, self._ado)
 
-    # What each verb asks, and what it makes of the answers.
+    def _do(self, asked: Call | list[Call]) -> Any:
+        if isinstance(asked, Call):
+            return self._servers.run(asked)
+        return self._servers.run_all(asked)
+
+    async def _ado(self, asked: Call | list[Call]) -> Any:
+        if isinstance(asked, Call):
+            return await self._servers.arun(asked)
+        return await self._servers.arun_all(asked)
+
+    # The verbs: what each asks, and what it makes of the answers.
 
     def _open(self, key: SessionKey, transport: str, terms: Terms) -> Steps[Opened | None]:
         bucket = self._bucket(key.id)
@@ -312,6 +158,8 @@ class RedisStore:
         if answer == SUPERSEDED:
             raise _superseded(key)
         return None if answer == NOT_THERE else _opened(key.id, answer)
+
+    open, aopen = twins(_open)
 
     def _create(self, draft: Draft, terms: Terms) -> Steps[tuple[SessionKey, int]]:
         expiry = draft.expiry
@@ -338,6 +186,8 @@ class RedisStore:
             if expires_in != TAKEN:
                 return key, expires_in
         raise SessionUnavailable(f"No free session id was drawn in {CREATE_TRIES} tries.")
+
+    create, acreate = twins(_create)
 
     def _commit(
         self, key: SessionKey, transport: str, terms: Terms, commit: Commit
@@ -381,6 +231,8 @@ class RedisStore:
             _context_fields(promoted) if promoted else {},
         )
 
+    commit, acommit = twins(_commit)
+
     def _lock(
         self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
     ) -> Steps[Opened | Queued | None]:
@@ -397,13 +249,17 @@ class RedisStore:
             raise _superseded(key)
         return None if answer == NOT_THERE else _opened(key.id, answer)
 
+    lock, alock = twins(_lock)
+
     def _unlock(self, session_id: str, ticket: str) -> Steps[None]:
         keys = self._bucket(session_id).lock(session_id)
         next_one = yield Call(UNLOCK, keys, (ticket, self._channels))
         self._bell.ring(next_one.decode())
 
+    unlock, aunlock = twins(_unlock)
+
     def _open_context(
-        self, key: SessionKey, transport: str, name: str
+        self, key: SessionKey, transport: str, terms: Terms, name: str
     ) -> Steps[dict[str, bytes] | None]:
         answer = yield Call(
             OPEN_CONTEXT,
@@ -418,6 +274,8 @@ class RedisStore:
             raise SessionUnavailable("The session store answered for another context.")
         return _context_fields(fields)
 
+    open_context, aopen_context = twins(_open_context)
+
     def _contexts(self, session_id: str) -> Steps[list[LiveContext]]:
         found = yield Call(CONTEXTS, self._bucket(session_id).session_and_contexts(session_id), ())
         return sorted(
@@ -428,16 +286,24 @@ class RedisStore:
             key=lambda context: context.name,
         )
 
+    contexts, acontexts = twins(_contexts)
+
     def _end_context(self, session_id: str, name: str) -> Steps[bool]:
         contexts = self._bucket(session_id).contexts(session_id)
         return bool((yield Call(END_CONTEXT, [contexts], (name,))))
 
+    end_context, aend_context = twins(_end_context)
+
     def _end(self, session_id: str) -> Steps[bool]:
         return bool((yield self._ending(session_id)))
+
+    end, aend = twins(_end)
 
     def _end_many(self, session_ids: Collection[str]) -> Steps[list[bool]]:
         answers = yield [self._ending(session_id) for session_id in session_ids]
         return [bool(answer) for answer in answers]
+
+    end_many, aend_many = twins(_end_many)
 
     def _ending(self, session_id: str) -> Call:
         bucket = self._bucket(session_id)
@@ -449,11 +315,15 @@ class RedisStore:
         answer = yield self._look(key.id, what="secret")
         return bool(answer == key.secret_hash)
 
+    exists, aexists = twins(_exists)
+
     def _get(self, session_id: str) -> Steps[Opened | None]:
         answer = yield self._look(session_id, what="fields")
         return None if answer == NOT_THERE else _opened(session_id, answer)
 
-    def _get_many(self, session_ids: Collection[str], user: str) -> Steps[list[LiveSession]]:
+    get, aget = twins(_get)
+
+    def _get_many(self, session_ids: Collection[str], user: str = "") -> Steps[list[LiveSession]]:
         found = yield [self._look(session_id, user.encode()) for session_id in session_ids]
         return [
             _opened(session_id, answer).session
@@ -461,18 +331,28 @@ class RedisStore:
             if answer != NOT_THERE
         ]
 
+    get_many, aget_many = twins(_get_many)
+
     def _count(self) -> Steps[dict[Kind, int]]:
         counts = yield [Call(COUNT, bucket.indexes, ()) for bucket in self._buckets]
         return dict(zip(KINDS, map(sum, zip(*counts, strict=True)), strict=True))
 
+    count, acount = twins(_count)
+
     def _page(
-        self, limit: int, after: Cursor | None, kinds: Collection[Kind], backward: bool
+        self,
+        limit: int,
+        after: Cursor | None = None,
+        kinds: Collection[Kind] = (),
+        backward: bool = False,
     ) -> Steps[Page]:
         wanted = [kind for kind in KINDS if not kinds or kind in kinds]
         lists = yield from self._listed(limit, [(kind, after) for kind in wanted], backward)
         entries = sorted(chain(*lists), reverse=not backward)[:limit]
         (page,) = yield from self._pages(limit, [entries])
         return page
+
+    page, apage = twins(_page)
 
     def _page_each(
         self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
@@ -481,6 +361,8 @@ class RedisStore:
         lists = yield from self._listed(limit, wanted, backward)
         pages = yield from self._pages(limit, lists)
         return dict(zip(kinds, pages, strict=True))
+
+    page_each, apage_each = twins(_page_each)
 
     def _listed(
         self, limit: int, wanted: Sequence[tuple[Kind, Cursor | None]], backward: bool
@@ -546,7 +428,7 @@ class RedisStore:
         buckets each holds about as many as the others."""
         return min(limit, 2 * limit // len(self._buckets) + SPARE)
 
-    def _of_user(self, user: str, limit: int) -> Steps[list[LiveSession]]:
+    def _of_user(self, user: str, limit: int = 1000) -> Steps[list[LiveSession]]:
         sessions: list[LiveSession] = []
         after: str | None = ""
         while after is not None and len(sessions) < limit:
@@ -557,7 +439,9 @@ class RedisStore:
             after = part.next
         return sorted(sessions[:limit], key=lambda session: (session.created_ms, session.id))
 
-    def _places_of_user(self, user: str, limit: int, after: str) -> Steps[Places]:
+    of_user, aof_user = twins(_of_user)
+
+    def _places_of_user(self, user: str, limit: int = 1000, after: str = "") -> Steps[Places]:
         share = min(self._share(limit), LOOKED)
         parts = yield [
             Call(
@@ -583,13 +467,17 @@ class RedisStore:
             places, end = places[:limit], places[limit - 1].session_id
         return Places(places, end)
 
-    def _sweep(self, limit: int) -> Steps[int]:
+    places_of_user, aplaces_of_user = twins(_places_of_user)
+
+    def _sweep(self, limit: int = 200) -> Steps[int]:
         each = -(-limit // len(self._buckets))
         dropped = yield [
             Call(SWEEP, [*bucket.indexes, bucket.users, bucket.counters], (each,))
             for bucket in self._buckets
         ]
         return sum(dropped)
+
+    sweep, asweep = twins(_sweep)
 
     def _activity(self) -> Steps[list[Activity]]:
         parts = yield [Call(ACTIVITY, [bucket.counters], ()) for bucket in self._buckets]
@@ -601,6 +489,8 @@ class RedisStore:
                 if (minute := int(name[:-1])) in counts:
                     counts[minute][_TALLIED.index(name[-1:])] += int(count)
         return [Activity(minute * 60_000, *three) for minute, three in counts.items()]
+
+    activity, aactivity = twins(_activity)
 
     def _look(self, session_id: str, user: bytes = b"", what: str = "meta") -> Call:
         keys = self._bucket(session_id).everything(session_id)

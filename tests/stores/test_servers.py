@@ -650,9 +650,13 @@ async def test_an_answer_for_another_session_is_none(
     swapped(store._open(mine, "header", terms), store._open(theirs, "header", terms))
     swapped(store._get(mine.id), store._get(theirs.id))
     swapped(
-        store._open_context(mine, "header", "one"), store._open_context(theirs, "header", "one")
+        store._open_context(mine, "header", terms, "one"),
+        store._open_context(theirs, "header", terms, "one"),
     )
-    swapped(store._open_context(mine, "header", "one"), store._open_context(mine, "header", "two"))
+    swapped(
+        store._open_context(mine, "header", terms, "one"),
+        store._open_context(mine, "header", terms, "two"),
+    )
 
 
 def test_a_connection_is_given_no_option_that_it_does_not_know() -> None:
