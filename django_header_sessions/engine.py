@@ -121,7 +121,8 @@ class SessionStore(SessionBase):
         self._refusal = refusal
         self._context_name = context_name
         self._expires_in: int | None = None
-        self._user: str | None = None
+        self.user_id: str | None = None
+        """Who is signed in, as the store knows it."""
         self._opened_key: SessionKey | None = None
         self._sync = False
         self.turn = Turn()
@@ -152,11 +153,6 @@ class SessionStore(SessionBase):
         return self._expires_in // 1000
 
     @property
-    def user_id(self) -> str | None:
-        """Who is signed in, as the store knows it."""
-        return self._user
-
-    @property
     def last_commit(self) -> bool:
         """Whether the next commit is the last of its request, and unlocks what that has locked:
         that of the running code, and not that of another task which comes before it."""
@@ -180,21 +176,10 @@ class SessionStore(SessionBase):
         WSGI server lives for that view alone, and a connection made in it would die with it.
         """
         self._sync = True
-        return self._run(self._open_early(policy))
+        return self._run(self._open(policy, early=True))
 
     async def aopen(self, policy: Policy | None = None) -> bool:
-        return await self._arun(self._open_early(policy))
-
-    def _open_early(self, policy: Policy | None) -> Steps[bool]:
-        opened = yield from self._looked_up(policy)
-        if opened is not None:
-            self._fields = Fields(self._codec, opened.fields, session_id=opened.session.id)
-            return True
-        if self.transport == COOKIE and self.session_key is not None:
-            self._unknown = True
-        else:
-            self._nothing()
-        return False
+        return await self._arun(self._open(policy, early=True))
 
     def _nothing(self) -> None:
         self._session_key = None
@@ -216,13 +201,15 @@ class SessionStore(SessionBase):
             self._fields = changed
         return stored
 
-    def _open(self) -> Steps[bool]:
-        opened = yield from self._looked_up()
-        if opened is None:
+    def _open(self, policy: Policy | None = None, *, early: bool = False) -> Steps[bool]:
+        opened = yield from self._looked_up(policy)
+        if opened is not None:
+            self._fields = Fields(self._codec, opened.fields, session_id=opened.session.id)
+        elif early and self.transport == COOKIE and self.session_key is not None:
+            self._unknown = True
+        else:
             self._nothing()
-            return False
-        self._fields = Fields(self._codec, opened.fields, session_id=opened.session.id)
-        return True
+        return opened is not None
 
     def _looked_up(self, policy: Policy | None = None) -> Steps[Opened | None]:
         key = self.session_key
@@ -246,7 +233,7 @@ class SessionStore(SessionBase):
 
     def _know(self, opened: Opened) -> None:
         self.live = opened.session
-        self._expires_in, self._user = opened.session.expires_in, opened.session.user
+        self._expires_in, self.user_id = opened.session.expires_in, opened.session.user
 
     @property
     def _fields(self) -> Fields:
@@ -306,12 +293,8 @@ class SessionStore(SessionBase):
     def clear(self) -> None:
         """Remove all fields, those that others added meanwhile too."""
         self._check_writable()
-        known = getattr(self, "_session_cache", None)
-        session_id = self.session_key.id if self.session_key else ""
-        if known is None:
-            self._fields = Fields(self._codec, cleared=True, session_id=session_id)
-        else:
-            self._fields = known.emptied(session_id)
+        known = self._fields if hasattr(self, "_session_cache") else Fields(self._codec)
+        self._fields = known.emptied(self.session_key.id if self.session_key else "")
         self.accessed = True
         self.modified = True
 
@@ -414,7 +397,7 @@ class SessionStore(SessionBase):
         self._fields.session_id = key.id
         self.modified = True
         self.deleted = False
-        self.live = self._user = None
+        self.live = self.user_id = None
         yield Send(session_created, self.transport, {"session_id": key.id})
         yield from self._signed(user)
 
@@ -478,12 +461,12 @@ class SessionStore(SessionBase):
         if changes.clear and self._expires_in is None:
             # Cleared before it was opened: only the store knows who was signed in.
             yield from self._looked_up()
-        user, signed, rotate_to = self._user, False, None
+        user, signed, rotate_to = self.user_id, False, None
         if _touches(changes, USER_ID):
             user = self._signed_in_user()
             # The same user may sign in again; a new password hash alone is no sign-in.
             again = user is not None and not fields.cleared and fields.touched(USER_ID)
-            signed = user != self._user or again
+            signed = user != self.user_id or again
         if signed and key and key == self._opened_key:
             # Whoever knew the key before must not be signed in by it.
             self._check_unsealed()
@@ -527,7 +510,7 @@ class SessionStore(SessionBase):
 
     def _signed(self, user: str | None) -> Steps[None]:
         """The store now knows that ``user`` is signed in: end what that makes too many."""
-        self._user = user
+        self.user_id = user
         most = conf.HEADER_SESSIONS_MAX_PER_USER
         if user is None or most is None or self.transport != HEADER or not self._store.lists:
             return
@@ -576,7 +559,7 @@ class SessionStore(SessionBase):
             yield from self._create()
             return
         self._check_unsealed()
-        yield from self._send(Commit(rotate_to=keys.make(key.id), user=self._user))
+        yield from self._send(Commit(rotate_to=keys.make(key.id), user=self.user_id))
         # So that Django's middleware sends the new cookie.
         self.modified = True
 
@@ -622,7 +605,7 @@ class SessionStore(SessionBase):
         if self._contexts is not None:
             self._contexts.forget()
             self._contexts = None
-        self._expires_in = self._user = self.live = self._opened_key = None
+        self._expires_in = self.user_id = self.live = self._opened_key = None
         if self.transport == HEADER:
             self._session_key = None
 

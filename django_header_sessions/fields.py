@@ -176,7 +176,6 @@ class Fields(MutableMapping[str, Any]):
         codec: Codec,
         raw: dict[str, bytes] | None = None,
         *,
-        cleared: bool = False,
         stored: dict[str, bytes] | None = None,
         session_id: str = "",
     ) -> None:
@@ -186,7 +185,7 @@ class Fields(MutableMapping[str, Any]):
         """What the store held when it was asked last; more than these where they were cleared."""
         self._values: dict[str, Any] = {}
         self._assigned: dict[str, Mark] = {}
-        self._cleared = next(_moments) if cleared else 0
+        self._cleared = 0
         self.session_id = session_id
         self._sending = 0  # when the last commit began: what was assigned later, it does not send
         # When a commit began that has sent a field, or (under None) a clear; one for all copies.

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 from django.core.cache import BaseCache, caches
@@ -116,12 +115,18 @@ class Record:
             own_deadline=now + expiry.ms if expiry.kind == "deadline" else None,
         )
 
-    def check(self, key: SessionKey) -> None:
-        """Raises where ``key`` is not the one this session expects now."""
-        if not secrets.compare_digest(self.secret_hash, key.secret_hash):
-            if key.secret_hash in self.previous:
-                raise SessionSuperseded(f"Session {key.id} was given a newer key.")
-            raise SessionEnded(f"Session {key.id} has ended.")
+
+def _in_thread(
+    verb: Callable[Concatenate[Any, P], T],
+) -> Callable[Concatenate[Any, P], Coroutine[None, None, T]]:
+    """The async form of a verb, which has it done in a thread."""
+
+    async def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        # By its name: it may be overridden.
+        asked = sync_to_async(getattr(self, verb.__name__), thread_sensitive=self._in_own_thread)
+        return cast("T", await asked(*args, **kwargs))
+
+    return twin
 
 
 class CacheStore:
@@ -137,18 +142,17 @@ class CacheStore:
         self._in_own_thread = isinstance(self._cache, BaseDatabaseCache)
 
     def open(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None:
-        record = self._read(key.id)
-        now = _now()
+        record, now = self._found(key, transport), _now()
         if record is not None and now - record.last_seen >= grain(record.own_idle or terms.idle):
             with self._locked(key.id):
-                record = self._read(key.id)
-                if record is not None and _opens(record, key, transport):
+                record = self._found(key, transport)
+                if record is not None:
                     record = replace(record, last_seen=now)
                     self._write(key.id, record, now, terms.idle)
                     contexts = self._contexts(key.id, now)
                     if contexts:
                         self._write_contexts(key.id, contexts, record, terms, (), now)
-        if record is None or not _opens(record, key, transport):
+        if record is None:
             return None
         return Opened(dict(record.fields), _live(key.id, record, now, now, terms.idle))
 
@@ -209,8 +213,8 @@ class CacheStore:
         self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
     ) -> Opened | Queued | None:
         with self._locked(key.id):
-            record, now = self._read(key.id), _now()
-            if record is None or not _opens(record, key, transport):
+            now = _now()
+            if self._found(key, transport) is None:
                 return None
             turns = self._turns(key.id).asked(ticket, now, lease)
             self._write_turns(key.id, turns, now)
@@ -238,13 +242,10 @@ class CacheStore:
         record, now = self._read(session_id), _now()
         if record is None:
             return []
-        gone, found = (
-            now + self._seen(session_id, record).expires_in,
-            self._contexts(session_id, now),
-        )
+        gone = now + self._seen(session_id, record).expires_in
         return [
             LiveContext(name, size(one.fields), len(one.fields), min(one.gone, gone) - now)
-            for name, one in sorted(found.items())
+            for name, one in sorted(self._contexts(session_id, now).items())
         ]
 
     def end_context(self, session_id: str, name: str) -> bool:
@@ -312,82 +313,27 @@ class CacheStore:
 
     # The async twins: one thread hop around the sync verb.
 
-    async def aopen(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None:
-        return await self._in_thread(self.open, key, transport, terms)
-
-    async def acreate(self, draft: Draft, terms: Terms) -> tuple[SessionKey, int]:
-        return await self._in_thread(self.create, draft, terms)
-
-    async def acommit(
-        self, key: SessionKey, transport: str, terms: Terms, commit: Commit
-    ) -> Committed:
-        return await self._in_thread(self.commit, key, transport, terms, commit)
-
-    async def alock(
-        self, key: SessionKey, transport: str, terms: Terms, ticket: str, lease: int
-    ) -> Opened | Queued | None:
-        return await self._in_thread(self.lock, key, transport, terms, ticket, lease)
-
-    async def aunlock(self, session_id: str, ticket: str) -> None:
-        await self._in_thread(self.unlock, session_id, ticket)
-
-    async def aopen_context(
-        self, key: SessionKey, transport: str, terms: Terms, name: str
-    ) -> dict[str, bytes] | None:
-        return await self._in_thread(self.open_context, key, transport, terms, name)
-
-    async def acontexts(self, session_id: str) -> list[LiveContext]:
-        return await self._in_thread(self.contexts, session_id)
-
-    async def aend_context(self, session_id: str, name: str) -> bool:
-        return await self._in_thread(self.end_context, session_id, name)
-
-    async def aend(self, session_id: str) -> bool:
-        return await self._in_thread(self.end, session_id)
-
-    async def aend_many(self, session_ids: Collection[str]) -> list[bool]:
-        return await self._in_thread(self.end_many, session_ids)
-
-    async def aexists(self, key: SessionKey) -> bool:
-        return await self._in_thread(self.exists, key)
-
-    async def aget(self, session_id: str) -> Opened | None:
-        return await self._in_thread(self.get, session_id)
-
-    async def aget_many(self, session_ids: Collection[str], user: str = "") -> list[LiveSession]:
-        return await self._in_thread(self.get_many, session_ids, user)
-
-    async def acount(self) -> dict[Kind, int]:
-        return await self._in_thread(self.count)
-
-    async def apage(
-        self,
-        limit: int,
-        after: Cursor | None = None,
-        kinds: Collection[Kind] = (),
-        backward: bool = False,
-    ) -> Page:
-        return await self._in_thread(self.page, limit, after, kinds, backward)
-
-    async def apage_each(
-        self, limit: int, after: Mapping[Kind, Cursor], kinds: Collection[Kind], backward: bool
-    ) -> dict[Kind, Page]:
-        return await self._in_thread(self.page_each, limit, after, kinds, backward)
-
-    async def aof_user(self, user: str, limit: int = 1000) -> list[LiveSession]:
-        return await self._in_thread(self.of_user, user, limit)
-
-    async def aplaces_of_user(self, user: str, limit: int = 1000, after: str = "") -> Places:
-        return await self._in_thread(self.places_of_user, user, limit, after)
-
-    async def asweep(self, limit: int = 200) -> int:
-        return await self._in_thread(self.sweep, limit)
-
-    async def aactivity(self) -> list[Activity]:
-        return await self._in_thread(self.activity)
-
-    async def amemory(self) -> Memory | None:
-        return await self._in_thread(self.memory)
+    aopen = _in_thread(open)  # noqa: A003  the verb above
+    acreate = _in_thread(create)
+    acommit = _in_thread(commit)
+    alock = _in_thread(lock)
+    aunlock = _in_thread(unlock)
+    aopen_context = _in_thread(open_context)
+    acontexts = _in_thread(contexts)
+    aend_context = _in_thread(end_context)
+    aend = _in_thread(end)
+    aend_many = _in_thread(end_many)
+    aexists = _in_thread(exists)
+    aget = _in_thread(get)
+    aget_many = _in_thread(get_many)
+    acount = _in_thread(count)
+    apage = _in_thread(page)
+    apage_each = _in_thread(page_each)
+    aof_user = _in_thread(of_user)
+    aplaces_of_user = _in_thread(places_of_user)
+    asweep = _in_thread(sweep)
+    aactivity = _in_thread(activity)
+    amemory = _in_thread(memory)
 
     def outages(self) -> list[Outage]:
         return []
@@ -396,12 +342,20 @@ class CacheStore:
         self._read(make().id)
         return [Finding("ok", f"The cache {self.alias!r} answers.")]
 
-    def _checked(self, key: SessionKey, transport: str, ticket: str, now: int) -> Record:
-        """The session that is to be changed. Raises where the key or the ticket is not good."""
+    def _found(self, key: SessionKey, transport: str) -> Record | None:
+        """The session that ``key`` opens; None where there is none."""
         record = self._read(key.id)
         if record is None or record.transport != transport:
+            return None
+        if key.secret_hash in record.previous:
+            raise SessionSuperseded(f"Session {key.id} was given a newer key.")
+        return record if secrets.compare_digest(record.secret_hash, key.secret_hash) else None
+
+    def _checked(self, key: SessionKey, transport: str, ticket: str, now: int) -> Record:
+        """The session that is to be changed. Raises where the key or the ticket is not good."""
+        record = self._found(key, transport)
+        if record is None:
             raise SessionEnded(f"Session {key.id} has ended.")
-        record.check(key)
         if ticket and not self._turns(key.id).held_by(ticket, now):
             raise LeaseExpired(
                 f"Session {key.id} was locked for longer than its lease: others may have it now."
@@ -492,10 +446,6 @@ class CacheStore:
         last = max([turns.until, *(alive for _, alive in turns.waiting)])
         _asking(self._cache.set, f"hs:t:{session_id}", turns, (last - now) / 1000)
 
-    async def _in_thread(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        asked = partial(verb, *args, **kwargs)
-        return await sync_to_async(asked, thread_sensitive=self._in_own_thread)()
-
     @property
     def _cache(self) -> BaseCache:
         # Asked for each time: Django keeps one a thread, as not every client bears sharing.
@@ -572,16 +522,6 @@ def _asking(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return ask(*args, **kwargs)
     except (OSError, DatabaseError, InterfaceError) as error:
         raise SessionUnavailable(f"The session cache cannot be used: {error}") from error
-
-
-def _opens(record: Record, key: SessionKey, transport: str) -> bool:
-    if record.transport != transport:
-        return False
-    try:
-        record.check(key)
-    except SessionEnded:
-        return False
-    return True
 
 
 def _live(session_id: str, record: Record, seen: int, now: int, idle: int) -> LiveSession:

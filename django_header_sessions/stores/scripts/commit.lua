@@ -18,9 +18,8 @@
 -- many), 'integer' or 'overflow' (of the counter), or {milliseconds until it is over (-1: as before),
 -- the counter's total (or ''), whom to wake (or ''), what was promoted, as a MessagePack array (or
 -- '')}.
-local m = redis.call('HMGET', KEYS[1], H, T, P, S, X, E, D, U)
-if not m[1] or m[2] ~= ARGV[3] then return 0 end
-if m[1] ~= ARGV[2] then return was_good(m[3], ARGV[2]) and 1 or 0 end
+local m, refused = known(KEYS[1], ARGV[2], ARGV[3])
+if not m then return refused end
 
 if ARGV[13] ~= '' and redis.call('GET', KEYS[6]) ~= ARGV[13] then return 2 end
 

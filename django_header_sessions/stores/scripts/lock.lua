@@ -7,9 +7,8 @@
 --       6 milliseconds of the lease  7 of a wait, after which who did not ask again is passed over
 -- Answers 0, 1 or a session as open.lua does; or {milliseconds until the lease of another ends} to
 -- who is next, {-1} to those behind.
-local m = redis.call('HMGET', KEYS[1], H, T, P, S, X, E, D, U)
-if not m[1] or m[2] ~= ARGV[3] then return 0 end
-if m[1] ~= ARGV[2] then return was_good(m[3], ARGV[2]) and 1 or 0 end
+local m, refused = known(KEYS[1], ARGV[2], ARGV[3])
+if not m then return refused end
 
 local now = clock()
 local holder = redis.call('GET', KEYS[4])
@@ -28,5 +27,4 @@ if not holder then
   redis.call('ZREM', KEYS[5], ARGV[5])
   redis.call('ZREM', KEYS[6], ARGV[5])
 end
-return opened(KEYS[1], m[8] and KEYS[3] or KEYS[2], KEYS[7], ARGV[1], now, ARGV[4], m[5], m[6],
-  m[7], m[4], m[8])
+return opened(KEYS[1], m[8] and KEYS[3] or KEYS[2], KEYS[7], ARGV[1], now, ARGV[4], m)

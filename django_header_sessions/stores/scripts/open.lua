@@ -7,9 +7,7 @@
 --
 -- This script counts as a write, so that a replica and a demoted primary refuse it, whose "there"
 -- and "not there" may be stale; and it may run when memory is full, so that reads go on.
-local m = redis.call('HMGET', KEYS[1], H, T, P, S, X, E, D, U)
-if not m[1] or m[2] ~= ARGV[3] then return 0 end
-if m[1] ~= ARGV[2] then return was_good(m[3], ARGV[2]) and 1 or 0 end
+local m, refused = known(KEYS[1], ARGV[2], ARGV[3])
+if not m then return refused end
 
-return opened(KEYS[1], m[8] and KEYS[3] or KEYS[2], KEYS[4], ARGV[1], clock(), ARGV[4], m[5], m[6],
-  m[7], m[4], m[8])
+return opened(KEYS[1], m[8] and KEYS[3] or KEYS[2], KEYS[4], ARGV[1], clock(), ARGV[4], m)

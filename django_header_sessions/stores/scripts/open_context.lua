@@ -4,9 +4,8 @@
 -- ARGV  1 id  2 hash of the secret  3 transport  4 name
 -- Answers 0 (no session), 1 (superseded), 3 (no context), or {id and name, the context's fields as a
 -- MessagePack array}.
-local m = redis.call('HMGET', KEYS[1], H, T, P)
-if not m[1] or m[2] ~= ARGV[3] then return 0 end
-if m[1] ~= ARGV[2] then return was_good(m[3], ARGV[2]) and 1 or 0 end
+local m, refused = known(KEYS[1], ARGV[2], ARGV[3])
+if not m then return refused end
 
 local now = clock()
 local metas = contexts_in(KEYS[2], now)

@@ -139,25 +139,27 @@ local function put_context(key, metas, name, fields, idle, now)
   metas[name] = {gone, idle, count, bytes}
 end
 
--- What a request gets that opens a session, of whose meta values it has `own_idle`, `own_deadline`,
--- `deadline`, `seen` and `user`. Slides the idle timeout once per grain: key, index, last seen and
--- contexts together.
-local function opened(session, index, contexts, id, now, idle, own_idle, own_deadline, deadline,
-    seen, user)
-  local over, gone = lifetime(now, idle, own_idle, own_deadline, deadline)
-  if now - seen >= grain(tonumber(own_idle or idle)) then
+-- The meta values of a session that this hash opens: h, t, p, s, x, e, d and u. Or nil, and the
+-- answer: 0 (not there), 1 (superseded: the hash is one of the last four).
+local function known(session, hash, transport)
+  local m = redis.call('HMGET', session, H, T, P, S, X, E, D, U)
+  if not m[1] or m[2] ~= transport then return nil, 0 end
+  if m[1] == hash then return m end
+  for at = 1, m[3] and #m[3] or 0, 16 do
+    if m[3]:sub(at, at + 15) == hash then return nil, 1 end
+  end
+  return nil, 0
+end
+
+-- What a request gets that opens the session of these meta values. Slides the idle timeout once per
+-- grain: key, index, last seen and contexts together.
+local function opened(session, index, contexts, id, now, idle, m)
+  local over, gone = lifetime(now, idle, m[5], m[6], m[7])
+  if now - m[4] >= grain(tonumber(m[5] or idle)) then
     redis.call('HSET', session, S, now)
     redis.call('PEXPIREAT', session, gone)
-    redis.call('ZADD', index, gone, member(id, user))
+    redis.call('ZADD', index, gone, member(id, m[8]))
     time_contexts(contexts, contexts_in(contexts, now), gone)
   end
   return packed(id, over - now, now, redis.call('HGETALL', session))
-end
-
--- Whether a hash is one of the last four.
-local function was_good(previous, hash)
-  for at = 1, previous and #previous or 0, 16 do
-    if previous:sub(at, at + 15) == hash then return true end
-  end
-  return false
 end
