@@ -7,7 +7,7 @@ cannot drift apart.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import replace
@@ -922,8 +922,8 @@ class SessionStore(SessionBase):
     def _run(self, steps: Steps[T]) -> T:
         return drive(steps, self._do)
 
-    async def _arun(self, steps: Steps[T]) -> T:
-        return await adrive(steps, self._ado)
+    def _arun(self, steps: Steps[T]) -> Coroutine[None, None, T]:
+        return adrive(steps, self._ado)
 
     def _do(self, step: Verb | Send | Sleep | Wait) -> Any:
         try:

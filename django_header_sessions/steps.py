@@ -94,8 +94,8 @@ def twins(
         return self._run(steps(self, *args, **kwargs))  # type: ignore[no-any-return]
 
     @wraps(steps)
-    async def arun(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._arun(steps(self, *args, **kwargs))  # type: ignore[no-any-return]
+    def arun(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, T]:
+        return self._arun(steps(self, *args, **kwargs))  # type: ignore[no-any-return]
 
     return run, arun
 

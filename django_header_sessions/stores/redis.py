@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -133,18 +133,18 @@ class RedisStore:
     def _run(self, steps: Steps[T]) -> T:
         return drive(steps, self._do)
 
-    async def _arun(self, steps: Steps[T]) -> T:
-        return await adrive(steps, self._ado)
+    def _arun(self, steps: Steps[T]) -> Coroutine[None, None, T]:
+        return adrive(steps, self._ado)
 
     def _do(self, asked: Call | list[Call]) -> Any:
         if isinstance(asked, Call):
             return self._servers.run(asked)
         return self._servers.run_all(asked)
 
-    async def _ado(self, asked: Call | list[Call]) -> Any:
+    def _ado(self, asked: Call | list[Call]) -> Awaitable[Any]:
         if isinstance(asked, Call):
-            return await self._servers.arun(asked)
-        return await self._servers.arun_all(asked)
+            return self._servers.arun(asked)
+        return self._servers.arun_all(asked)
 
     # The verbs: what each asks, and what it makes of the answers.
 
