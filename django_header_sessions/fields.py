@@ -280,10 +280,15 @@ class Fields(MutableMapping[str, Any]):
         fields = self._derived(self.stored, self.stored)
         if before is not None:
             sent = self._sent
-            if before._cleared > sent.get(None, 0):
-                fields._cleared, fields._raw = before._cleared, {}
             pending = before.changes()
             fields._raw = dict(fields._raw)
+            if before._cleared > sent.get(None, 0):
+                fields._cleared, fields._raw = before._cleared, {}
+                for name, at in sent.items():
+                    if name in self.stored and at > before._cleared:
+                        # A promotion has sent it, and the clear would take it along.
+                        fields._raw[name] = self.stored[name]
+                        fields._assigned[name] = Mark(next(_moments), there=True)
             for name, mark in before._assigned.items():
                 if mark.at > max(sent.get(name, 0), sent.get(None, 0)):
                     fields._assigned[name] = mark

@@ -41,7 +41,8 @@ class Part:
         self.known = deepcopy(stored)
         self.pending: Pending = {}
         self.cleared = False
-        self.sent: list[tuple[bool, set[str]]] = []
+        self.sent: list[tuple[bool, set[str], Pending]] = []
+        """Whether a clear was sent, which fields, and those of them that were promoted."""
 
     def view(self) -> dict[str, Any]:
         return overlaid({} if self.cleared else self.known, self.pending)
@@ -57,7 +58,7 @@ class Part:
             left = overlaid(each, self.pending)
             each.clear()
             each.update(left)
-        self.sent.append((self.cleared, set(self.pending)))
+        self.sent.append((self.cleared, set(self.pending), {}))
         self.cleared, self.pending = False, {}
 
     def noted(self) -> tuple[bool, Pending, int]:
@@ -69,12 +70,16 @@ class Part:
             return
         cleared, pending, before = noted
         sent = self.sent[before:]
-        whole = any(all_of_it for all_of_it, _ in sent)
-        names = set().union(*(names for _, names in sent))
+        whole = any(all_of_it for all_of_it, _, _ in sent)
+        names = set().union(*(names for _, names, _ in sent))
         self.cleared = cleared and not whole
         self.pending = {
             name: value for name, value in pending.items() if name not in names and not whole
         }
+        if self.cleared:
+            # Or the clear would take them along.
+            for _, _, promoted in sent:
+                self.pending |= deepcopy(promoted)
 
 
 class Request(RuleBasedStateMachine):
@@ -218,7 +223,7 @@ class Request(RuleBasedStateMachine):
             session.pending.pop(field, None)
             if session.cleared:
                 session.pending[field] = value
-        session.sent.append((False, set(fields) if not session.cleared else set()))
+        session.sent.append((False, set(fields), fields))
         self.contexts.pop(name, None)
         del self.used[name]
 
@@ -252,7 +257,7 @@ def test_a_request_is_as_its_model(listing_store: Store) -> None:
     run_state_machine_as_test(
         Request,
         settings=settings(
-            max_examples=200,
+            max_examples=400,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),

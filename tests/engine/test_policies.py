@@ -835,6 +835,28 @@ async def test_what_was_promoted_into_a_session_that_was_cleared_outlives_a_fail
     assert await shared.stored(face) == {"c": 1}
 
 
+async def test_what_a_failed_block_promoted_outlives_that_the_session_was_cleared_before(
+    shared: Sessions,
+) -> None:
+    face = await shared.saved(a=1, b=1)
+    mine = await shared.opened(face.key)
+    mine.session.clear()
+    await mine.update({"c": 0, "d": 0})
+    with suppress(ZeroDivisionError):
+        async with Serialized(mine):
+            context = await mine.context("tool")
+            context.update({"c": 1, "e": 1})
+            if mine.half == "async":
+                await context.apromote()
+            else:
+                context.promote()
+            await mine.set("e", 2)
+            raise ZeroDivisionError
+    assert dict(await mine.items()) == {"c": 1, "d": 0, "e": 1}
+    await mine.finish(commit=True)
+    assert await shared.stored(face) == {"c": 1, "d": 0, "e": 1}
+
+
 async def test_a_context_that_follows_one_of_its_name_has_nothing_of_it(shared: Sessions) -> None:
     face = await shared.saved(a=1)
     first = await face.context("tool")
