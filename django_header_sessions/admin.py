@@ -118,11 +118,6 @@ def page_for(*permissions: str) -> Callable[[View[P]], View[P]]:
 class SessionAdmin(ModelAdmin):
     """The list of live sessions, one session, and ending them."""
 
-    change_list_template = template("change_list")
-    change_form_template = template("change_form")
-    delete_confirmation_template = template("end_confirmation")
-    delete_selected_confirmation_template = template("end_confirmation")
-
     class Media:
         css = {"all": ("django_header_sessions/admin.css",)}  # noqa: RUF012  as Django names it
         js = ("admin/js/cancel.js", "django_header_sessions/admin.js")
@@ -155,7 +150,7 @@ class SessionAdmin(ModelAdmin):
 
     # The list.
 
-    @page_for("view")
+    @page_for("view_or_change")
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -214,7 +209,8 @@ class SessionAdmin(ModelAdmin):
             "action_form": _action_form() if may_end else None,
         }
         context |= extra_context or {}
-        return self._page(request, self.change_list_template, _("Live sessions"), context)
+        page = self.change_list_template or template("change_list")
+        return self._page(request, page, _("Live sessions"), context)
 
     def _act(self, request: HttpRequest) -> HttpResponse:
         if not self.has_delete_permission(request):
@@ -229,7 +225,7 @@ class SessionAdmin(ModelAdmin):
             return self._ended(request, self._end(request, found), request.get_full_path())
         return self._ask(
             request,
-            self.delete_selected_confirmation_template,
+            self.delete_selected_confirmation_template or template("end_confirmation"),
             _("End these sessions?"),
             found,
             request.get_full_path(),
@@ -249,7 +245,7 @@ class SessionAdmin(ModelAdmin):
             raise PermissionDenied  # of adding one
         return self._session_view(request, unquote(object_id), extra_context or {})
 
-    @page_for("view")
+    @page_for("view_or_change")
     def _session_view(
         self, request: HttpRequest, session_id: str, extra_context: dict[str, Any]
     ) -> HttpResponse:
@@ -285,9 +281,10 @@ class SessionAdmin(ModelAdmin):
             "original": session_id,
         }
         title = _("Session %(id)s") % {"id": session_id}
-        return self._page(request, self.change_form_template, title, context | extra_context)
+        page = self.change_form_template or template("change_form")
+        return self._page(request, page, title, context | extra_context)
 
-    @page_for("view")
+    @page_for("view_or_change")
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -306,14 +303,14 @@ class SessionAdmin(ModelAdmin):
             return self._ended(request, self._end(request, found), self._back(request))
         return self._ask(
             request,
-            self.delete_confirmation_template,
+            self.delete_confirmation_template or template("end_confirmation"),
             _("End session %(id)s?") % {"id": found[0].id},
             found,
             self._back(request),
             extra_context or {},
         )
 
-    @page_for("view", "delete")
+    @page_for("view_or_change", "delete")
     def end_context_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ends one context of a session, when that was confirmed."""
         found = registry.get_many([unquote(object_id)])
@@ -337,7 +334,7 @@ class SessionAdmin(ModelAdmin):
         about = {"context": context}
         return self._ask(request, template("end_context"), title, found, back, about)
 
-    @page_for("view", "delete")
+    @page_for("view_or_change", "delete")
     def end_user_view(self, request: HttpRequest, user: str) -> HttpResponse:
         """Ends all sessions of a user, when that was confirmed: ``AT_ONCE``, and a page that shows
         how far it is and asks for the next."""

@@ -121,8 +121,7 @@ class SessionStore(SessionBase):
         self._refusal = refusal
         self._context_name = context_name
         self._expires_in: int | None = None
-        self.user_id: str | None = None
-        """Who is signed in, as the store knows it."""
+        self._user: str | None = None
         self._opened_key: SessionKey | None = None
         self._sync = False
         self.turn = Turn()
@@ -151,6 +150,11 @@ class SessionStore(SessionBase):
         if self.session_key is None or self._expires_in is None:
             return None
         return self._expires_in // 1000
+
+    @property
+    def user_id(self) -> str | None:
+        """Who is signed in, as the store knows it."""
+        return self._user
 
     @property
     def last_commit(self) -> bool:
@@ -233,7 +237,7 @@ class SessionStore(SessionBase):
 
     def _know(self, opened: Opened) -> None:
         self.live = opened.session
-        self._expires_in, self.user_id = opened.session.expires_in, opened.session.user
+        self._expires_in, self._user = opened.session.expires_in, opened.session.user
 
     @property
     def _fields(self) -> Fields:
@@ -397,7 +401,7 @@ class SessionStore(SessionBase):
         self._fields.session_id = key.id
         self.modified = True
         self.deleted = False
-        self.live = self.user_id = None
+        self.live = self._user = None
         yield Send(session_created, self.transport, {"session_id": key.id})
         yield from self._signed(user)
 
@@ -461,12 +465,12 @@ class SessionStore(SessionBase):
         if changes.clear and self._expires_in is None:
             # Cleared before it was opened: only the store knows who was signed in.
             yield from self._looked_up()
-        user, signed, rotate_to = self.user_id, False, None
+        user, signed, rotate_to = self._user, False, None
         if _touches(changes, USER_ID):
             user = self._signed_in_user()
             # The same user may sign in again; a new password hash alone is no sign-in.
             again = user is not None and not fields.cleared and fields.touched(USER_ID)
-            signed = user != self.user_id or again
+            signed = user != self._user or again
         if signed and key and key == self._opened_key:
             # Whoever knew the key before must not be signed in by it.
             self._check_unsealed()
@@ -510,7 +514,7 @@ class SessionStore(SessionBase):
 
     def _signed(self, user: str | None) -> Steps[None]:
         """The store now knows that ``user`` is signed in: end what that makes too many."""
-        self.user_id = user
+        self._user = user
         most = conf.HEADER_SESSIONS_MAX_PER_USER
         if user is None or most is None or self.transport != HEADER or not self._store.lists:
             return
@@ -559,7 +563,7 @@ class SessionStore(SessionBase):
             yield from self._create()
             return
         self._check_unsealed()
-        yield from self._send(Commit(rotate_to=keys.make(key.id), user=self.user_id))
+        yield from self._send(Commit(rotate_to=keys.make(key.id), user=self._user))
         # So that Django's middleware sends the new cookie.
         self.modified = True
 
@@ -605,7 +609,7 @@ class SessionStore(SessionBase):
         if self._contexts is not None:
             self._contexts.forget()
             self._contexts = None
-        self._expires_in = self.user_id = self.live = self._opened_key = None
+        self._expires_in = self._user = self.live = self._opened_key = None
         if self.transport == HEADER:
             self._session_key = None
 

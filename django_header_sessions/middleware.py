@@ -208,11 +208,12 @@ class HeaderSessionMiddleware(SessionMiddleware):
         """Answer what a view let pass, so that it is not logged as a fault of the view's."""
         session = cast("Any", getattr(request, "session", None))
         if isinstance(exception, TOLD_ON_COOKIES):
-            if not hasattr(session, "fault"):
-                # The view has put something else in its place, which keeps no fault.
-                return answer_fault(request, resolve(request).transport, exception)
             # The view did not get to its end, so that nothing it did before is kept either.
-            session.fault = exception
+            try:
+                session.fault = exception
+            except AttributeError:
+                # It has put something in the session's place that is no session at all.
+                return answer_fault(request, resolve(request).transport, exception)
         if exception is getattr(session, "fault", None):
             error = cast("SessionError", exception)
             return answer_fault(request, transport_of(session), error, final=False)

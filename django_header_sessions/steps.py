@@ -94,9 +94,11 @@ def twins(
         return self._run(steps(self, *args, **kwargs))  # type: ignore[no-any-return]
 
     @wraps(steps)
-    def arun(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, T]:
-        return self._arun(steps(self, *args, **kwargs))  # type: ignore[no-any-return]
+    async def arun(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._arun(steps(self, *args, **kwargs))  # type: ignore[no-any-return]
 
+    run.__name__ = steps.__name__.removeprefix("_")
+    arun.__name__ = f"a{run.__name__}"
     return run, arun
 
 

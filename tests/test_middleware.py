@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.contrib.auth.models import User
+from django.contrib.sessions.backends.cache import SessionStore as DjangosOwn
 from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookies
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.contrib.sessions.serializers import JSONSerializer
@@ -21,7 +22,7 @@ from django.urls import path
 
 from django_header_sessions import registry
 from django_header_sessions.engine import SessionStore
-from django_header_sessions.exceptions import SessionUnavailable
+from django_header_sessions.exceptions import SessionBusy, SessionUnavailable
 from django_header_sessions.middleware import HeaderSessionMiddleware
 from tests import views
 
@@ -301,3 +302,20 @@ def test_a_fault_is_answered_where_the_view_has_put_something_else_in_the_sessio
     assert response.status_code == 503
     assert response.json()["type"].endswith(":unavailable")
     assert response["Retry-After"]
+
+
+def test_a_view_that_failed_stores_nothing_in_the_session_it_put_in_its_place(
+    settings: Any,
+) -> None:
+    left = DjangosOwn()
+
+    def view(request: HttpRequest) -> HttpResponse:
+        request.session = left
+        request.session["n"] = 1
+        raise SessionBusy("Somebody else has it.")
+
+    settings.ROOT_URLCONF = type("urls", (), {"urlpatterns": [path("", view)]})
+    response = Client().get("/")
+    assert response.status_code == 409
+    assert left.session_key is None
+    assert not response.cookies

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast
 
 from asgiref.sync import sync_to_async
@@ -121,11 +122,13 @@ def _in_thread(
 ) -> Callable[Concatenate[Any, P], Coroutine[None, None, T]]:
     """The async form of a verb, which has it done in a thread."""
 
+    @wraps(verb)
     async def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
         # By its name: it may be overridden.
         asked = sync_to_async(getattr(self, verb.__name__), thread_sensitive=self._in_own_thread)
         return cast("T", await asked(*args, **kwargs))
 
+    twin.__name__ = f"a{verb.__name__}"
     return twin
 
 

@@ -358,3 +358,32 @@ def test_users_with_names_and_keys_of_another_kind_are_found(
     )
     assert done.returncode == 0, done.stdout
     assert f"{passed} passed" in done.stdout
+
+
+THEME = {
+    # Of these a theme has more than Django, and outside of the content.
+    "admin/change_form.html": '{% extends "admin/base_site.html" %}{% load admin_modify %}'
+    "{% block footer %}{% block submit_buttons_top %}{% submit_row %}{% endblock %}"
+    "{% block submit_buttons_bottom %}{% submit_row %}{% endblock %}{% endblock %}",
+    "admin/change_list.html": '{% extends "admin/base_site.html" %}{% load admin_list %}'
+    "{% block content %}{% block pagination_top %}{% pagination cl %}{% endblock %}"
+    "{% block result_list %}{% endblock %}"
+    "{% block pagination_bottom %}{% pagination cl %}{% endblock %}{% endblock %}",
+}
+
+
+@pytest.mark.django_db
+def test_a_themes_own_templates_do(settings: Any, sign_in: SignIn) -> None:
+    (templates,) = settings.TEMPLATES
+    options = {key: value for key, value in templates["OPTIONS"].items()}
+    options["loaders"] = [
+        ("django.template.loaders.locmem.Loader", THEME),
+        "django.template.loaders.app_directories.Loader",
+    ]
+    settings.TEMPLATES = [{**templates, "APP_DIRS": False, "OPTIONS": options}]
+    session_id = start(n=1)
+    client = sign_in("view", "delete")
+    for url in (LIST, page_of(session_id), page_of(session_id, "delete")):
+        response = client.get(url)
+        assert response.status_code == 200
+        assert session_id in response.content.decode()

@@ -189,6 +189,8 @@ def test_the_list_refreshes_itself_but_not_under_ones_hands(
     (first,) = fill(1, [])
     root.open(LIST)
     root.follow("REFRESH EVERY 1 S")
+    # As if somebody signed in anew, in another window.
+    root.driver.delete_cookie("csrftoken")
     (second,) = fill(1, [], seed=2)
     WebDriverWait(root.driver, 10).until(lambda _: second in root.ids)
     assert "3" in root.one(".hs-total").text
@@ -204,6 +206,10 @@ def test_the_list_refreshes_itself_but_not_under_ones_hands(
     root.one(f"input[value='{first}']").click()
     root.driver.execute_script("document.activeElement.blur()")
     WebDriverWait(root.driver, 10).until(lambda _: third in root.ids)
+    root.one(f"input[value='{first}']").click()
+    Select(root.one("[name=action]")).select_by_value("end_selected")
+    root.click("[name=index]")
+    assert "1 session is about to end" in root.text
     assert root.problems() == []
 
 

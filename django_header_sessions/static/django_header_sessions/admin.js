@@ -63,6 +63,9 @@
         }
         asOf = new Date();
         parts.forEach((id, at) => document.getElementById(id).replaceWith(fresh[at]));
+        // Whoever has signed in again meanwhile has another.
+        const token = "#changelist-form [name=csrfmiddlewaretoken]";
+        document.querySelector(token).value = page.querySelector(token).value;
         const boxes = document.querySelectorAll("tr input.action-select");
         if (boxes.length && window.Actions) {
             window.Actions(boxes);
