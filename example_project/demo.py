@@ -695,7 +695,7 @@ In another terminal:
 
   # Signing in announces a new one:
   curl -i -H "{HEADER}: $KEY" {url}/api/sessions/ \\
-       -d '{credentials}'
+       -H "Content-Type: application/json" -d '{credentials}'
   curl -i -H "{HEADER}: $KEY" {url}/api/whoami/    # 409: superseded
   KEY=…    # the new one
   curl -i -H "{HEADER}: $KEY" {url}/api/whoami/

@@ -128,6 +128,19 @@ RAISED: list[tuple[str, list[Entry], dict[str, Any], list[str]]] = [
     ("W042", [path("admin/", own_site.urls)], {"HEADER_SESSIONS_COOKIE_PATHS": ()}, ["/admin/"]),
     ("W043", [path("oauth/", from_package("social_django.views"))], {}, ["/oauth/"]),
     ("W043", [path("oidc/", from_package("mozilla_django_oidc.views"))], {}, ["/oidc/"]),
+    (
+        "W045",
+        [path("admin/enter/", LOGIN), path("private/", page)],
+        {"LOGIN_REDIRECT_URL": "/private/"},
+        ["/private/"],
+    ),
+    # What Django sends them to where nothing is said.
+    (
+        "W045",
+        [path("accounts/profile/", page), path("admin/enter/", LOGIN)],
+        {},
+        ["/accounts/profile/"],
+    ),
 ]
 NOT_RAISED: list[tuple[list[Entry], dict[str, Any]]] = [
     ([path("enter/", page)], {"LOGIN_URL": "https://sso.example/enter/"}),
@@ -159,6 +172,13 @@ NOT_RAISED: list[tuple[list[Entry], dict[str, Any]]] = [
     ([path("oauth/", from_package("social_djangoes.views"))], {}),
     ([path("token", from_package("allauth.idp.oidc.views"))], {}),
     ([path("oauth/", page)], {}),
+    # In the admin alone, which sends nobody there.
+    ([path("private/", page)], {"LOGIN_REDIRECT_URL": "/private/"}),
+    (
+        [path("admin/enter/", LOGIN), path("admin/private/", page)],
+        {"LOGIN_REDIRECT_URL": "/admin/private/"},
+    ),
+    ([path("admin/enter/", LOGIN)], {"LOGIN_REDIRECT_URL": "/nowhere/"}),
 ]
 
 
@@ -295,3 +315,28 @@ def test_a_browser_cannot_sign_in_without_its_cookie_and_leaves_a_session_behind
         assert sum(registry.count().values()) == tries
     override(settings, {"HEADER_SESSIONS_COOKIE_PATHS": ("/",)})
     assert browser.post("/login/", credentials, follow=True).content == b"ann"
+
+
+OURS = "django_header_sessions.rest_framework.authentication.HeaderSessionAuthentication"
+TOKENS = "rest_framework.authentication.TokenAuthentication"
+RESOURCE = path("api/sessions/", include("django_header_sessions.rest_framework.urls"))
+
+
+@pytest.mark.parametrize("others", [None, [], [TOKENS]])
+def test_a_resource_that_signs_in_for_views_that_do_not_know_it(
+    settings: Any, others: list[str] | None
+) -> None:
+    prepare(settings, [RESOURCE], {})
+    settings.REST_FRAMEWORK = {} if others is None else {"DEFAULT_AUTHENTICATION_CLASSES": others}
+    found = raised()
+    assert found.keys() == {"W014"}
+    told = ast.literal_eval(str(found["W014"].hint).partition(" = ")[2])
+    assert told == [OURS, *(others or [])]
+    settings.REST_FRAMEWORK = {"DEFAULT_AUTHENTICATION_CLASSES": told}
+    assert raised() == {}
+
+
+def test_where_the_resource_is_not_others_may_sign_in(settings: Any) -> None:
+    prepare(settings, [], {})
+    settings.REST_FRAMEWORK = {"DEFAULT_AUTHENTICATION_CLASSES": [TOKENS]}
+    assert raised() == {}

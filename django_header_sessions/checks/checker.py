@@ -14,6 +14,9 @@ from django.utils.module_loading import import_string
 from ..conf import conf
 
 MIDDLEWARE = "django_header_sessions.middleware.HeaderSessionMiddleware"
+DRF_AUTHENTICATION = (
+    "django_header_sessions.rest_framework.authentication.HeaderSessionAuthentication"
+)
 
 Checker = Callable[[], Iterator[CheckMessage]]
 

@@ -9,7 +9,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from .checker import MIDDLEWARE, check, has_header_paths, places, subclasses
+from .checker import DRF_AUTHENTICATION, MIDDLEWARE, check, has_header_paths, places, subclasses
 
 REMOTE_USER = "django.contrib.auth.middleware.RemoteUserMiddleware"
 MESSAGES = "django.contrib.messages.middleware.MessageMiddleware"
@@ -19,9 +19,6 @@ PAGE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
 USER_SESSIONS = "allauth.usersessions.middleware.UserSessionsMiddleware"
 
 DRF_SESSION_AUTHENTICATION = "rest_framework.authentication.SessionAuthentication"
-DRF_AUTHENTICATION = (
-    "django_header_sessions.rest_framework.authentication.HeaderSessionAuthentication"
-)
 
 
 @check(Tags.security)

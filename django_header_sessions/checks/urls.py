@@ -21,7 +21,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, get_script_prefix
 from django.urls.resolvers import LocalePrefixPattern, RoutePattern
 from django.views.generic import View
 
-from .checker import check, cookie_paths, subclasses
+from .checker import DRF_AUTHENTICATION, check, cookie_paths, subclasses
 
 MOST = 10_000
 """Entries of the URLconf that are looked at."""
@@ -31,6 +31,7 @@ WRAPPED = 20
 
 ADMIN_SITE = "django.contrib.admin.sites.AdminSite"
 AUTH = "django.contrib.auth"
+RESOURCE = "django_header_sessions.rest_framework.views"
 BROWSERS_APPS = ("allauth", "social_django", "mozilla_django_oidc")
 """Apps that sign people in by way of other sites, or that have the forms to do so."""
 
@@ -147,18 +148,22 @@ def check_urls() -> Iterator[CheckMessage]:
     paths = cookie_paths()
     if paths is None:
         return
-    login, auth, admin, apps = Lost(), Lost(), Lost(), Lost()
-    login_at = _login_path()
+    login, auth, admin, apps, after = Lost(), Lost(), Lost(), Lost(), Lost()
+    login_at, sent_to = _path_of(settings.LOGIN_URL), _path_of(settings.LOGIN_REDIRECT_URL)
+    signs_in = False
     for page in _pages():
         kind = page.needs
         for place in page.places:
             if place.has_cookie(paths):
+                signs_in = signs_in or kind not in ("", "admin")
                 continue
             if kind:
                 lost = {"admin": admin, AUTH: auth}.get(kind, apps)
                 lost.add(place, page.home(kind))
             elif place == Place(login_at):
                 login.add(place)
+            elif place == Place(sent_to):
+                after.add(place)
     if login.pages:
         yield Warning(
             f"No session cookie is read on the path of LOGIN_URL, {login}: a browser that is sent "
@@ -185,6 +190,31 @@ def check_urls() -> Iterator[CheckMessage]:
             f"no browser comes out signed in: {apps}.",
             hint=apps.hint,
             id="header_sessions.W043",
+        )
+    if after.pages and signs_in:
+        yield Warning(
+            f"No session cookie is read on the path of LOGIN_REDIRECT_URL, {after}: a browser that "
+            "has signed in is sent there, and is anonymous, as it is on any path but those of "
+            "HEADER_SESSIONS_COOKIE_PATHS.",
+            hint=after.hint,
+            id="header_sessions.W045",
+        )
+
+
+@check(Tags.security)
+def check_rest_framework_urls() -> Iterator[CheckMessage]:
+    configured = getattr(settings, "REST_FRAMEWORK", {})
+    classes = configured.get("DEFAULT_AUTHENTICATION_CLASSES", ())
+    if any(subclasses(path, DRF_AUTHENTICATION) for path in classes):
+        return
+    if any(page.is_of(RESOURCE) for page in _pages()):
+        yield Warning(
+            "The session resource signs people in, and HeaderSessionAuthentication is not among "
+            "DRF's default authentication classes: where a view does not name it, nobody is "
+            "signed in by a header session.",
+            hint="REST_FRAMEWORK['DEFAULT_AUTHENTICATION_CLASSES'] = "
+            f"{[DRF_AUTHENTICATION, *classes]!r}",
+            id="header_sessions.W014",
         )
 
 
@@ -241,10 +271,10 @@ def _within(package: str, module: str) -> bool:
     return f"{module}.".startswith(f"{package}.")
 
 
-def _login_path() -> str:
-    """The path of ``LOGIN_URL``; empty where it is none, of another site, or of nothing."""
+def _path_of(to: Any) -> str:
+    """The path that a setting leads to; empty where it is none, of another site, or of nothing."""
     try:
-        url = urlsplit(resolve_url(settings.LOGIN_URL))
+        url = urlsplit(resolve_url(to))
     except Exception:  # None, or a name that leads nowhere, or again the URLconf
         return ""
     return "" if url.netloc else "/" + url.path.removeprefix(get_script_prefix())

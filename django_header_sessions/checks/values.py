@@ -128,7 +128,7 @@ def check_values() -> Iterator[CheckMessage]:
 def check_names() -> Iterator[CheckMessage]:
     known = [name for name in dir(type(conf)) if name.startswith("HEADER_SESSIONS_")]
     for name in dir(settings):
-        if name.startswith("HEADER_SESSIONS_") and name not in known:
+        if name.startswith(("HEADER_SESSIONS_", "HEADER_SESSION_")) and name not in known:
             near = difflib.get_close_matches(name, known, 1)
             yield Warning(
                 f"There is no setting {name}, so it means nothing.",

@@ -24,7 +24,7 @@ NEED_SESSION = (
 def check_wiring() -> Iterator[CheckMessage]:
     if not subclasses(f"{settings.SESSION_ENGINE}.SessionStore", f"{ENGINE}.SessionStore"):
         yield Error(
-            "SESSION_ENGINE is not django_header_sessions', nor derived from it.",
+            f"SESSION_ENGINE {settings.SESSION_ENGINE!r} is not {ENGINE!r}, nor derived from it.",
             hint=f"Set SESSION_ENGINE = {ENGINE!r}.",
             id="header_sessions.E001",
         )

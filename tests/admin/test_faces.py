@@ -375,7 +375,7 @@ THEME = {
 @pytest.mark.django_db
 def test_a_themes_own_templates_do(settings: Any, sign_in: SignIn) -> None:
     (templates,) = settings.TEMPLATES
-    options = {key: value for key, value in templates["OPTIONS"].items()}
+    options = dict(templates["OPTIONS"])
     options["loaders"] = [
         ("django.template.loaders.locmem.Loader", THEME),
         "django.template.loaders.app_directories.Loader",
