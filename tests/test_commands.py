@@ -228,6 +228,34 @@ def test_show_of_no_session_is_an_error(name: str) -> None:
     assert str(refused("show", name)) == "There is no live session of that id."
 
 
+@pytest.mark.parametrize("arguments", [("show",), ("end", "a" * 15)])
+def test_who_names_a_session_by_its_key_is_told_what_its_id_is(arguments: tuple[str, ...]) -> None:
+    session = SessionStore(transport="header")
+    session.create()
+    key = str(session.session_key)
+    error = str(refused(*arguments, key))
+    assert "first 15 characters" in error
+    assert key[15:] not in error
+    assert registry.get(key[:15])
+
+
+def test_djangos_own_options_may_come_last() -> None:
+    run("stats", "--no-color", "--traceback", "--verbosity", "0", "--settings=tests.settings")
+
+
+def test_a_password_that_is_refused_is_an_error_in_one_line(settings: Any) -> None:
+    with Valkey() as valkey:
+        valkey.client.config_set("requirepass", "right")
+        settings.CACHES = {
+            "default": {
+                "BACKEND": "django_redis.cache.RedisCache",
+                "LOCATION": f"redis://:wrong@127.0.0.1:{valkey.port}/0",
+            }
+        }
+        for verb in ("stats", "doctor"):
+            assert "refuses the user name or password" in str(refused(verb))
+
+
 @on_both
 def test_what_clients_sent_does_not_steer_the_terminal() -> None:
     fields: dict[str, Any] = {"\x1b[2J": b"\x1b]0;x\x07\x9b", "half \ud800": b"1"}

@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "registry": {"conf", "exceptions", "fields", "keys", "signals", "steps", "stores"},
     "monitor": {"exceptions", "keys", "registry"},
     "admin": {"conf", "exceptions", "models", "monitor", "registry"},
-    "management": {"conf", "exceptions", "monitor", "registry"},
+    "management": {"conf", "exceptions", "keys", "monitor", "registry"},
     "metrics": {"exceptions", "observer", "registry", "signals"},
     "rest_framework": {
         *("conf", "engine", "exceptions", "keys", "problems", "registry", "resolvers", "testing")

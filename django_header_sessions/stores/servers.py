@@ -24,6 +24,7 @@ import redis.asyncio.sentinel
 import redis.sentinel
 from asgiref.sync import sync_to_async
 from django.core.cache import BaseCache
+from django.core.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -486,10 +487,12 @@ def demoted(answer: object) -> bool:
 
 
 def named(error: Exception) -> Exception:
-    """``SessionUnavailable`` if the server cannot say at the moment, else ``error`` itself."""
+    """``SessionUnavailable`` if the server cannot say at the moment, ``ImproperlyConfigured`` if it
+    does not let us in, else ``error`` itself."""
     if isinstance(error, AuthenticationError):
-        return (
-            error  # a connection error to redis-py, but a wrong setting, which time does not mend
+        # A connection error to redis-py, but time does not mend it.
+        return ImproperlyConfigured(
+            f"The session store refuses the user name or password of its cache alias: {error}"
         )
     known = isinstance(
         error,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterator
+from argparse import SUPPRESS, ArgumentTypeError
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.template.defaultfilters import filesizeformat
 
 from ... import registry
 from ...exceptions import SessionError, SessionUnavailable
+from ...keys import ID_LENGTH, KEY_LENGTH
 from ...monitor.people import ids_named, users_of
 from ...monitor.query import place_text, read_place
 from ...monitor.values import shown
@@ -38,8 +40,16 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
+        # Django's options are the command's, and most people write them last.
+        last = CommandParser(add_help=False, argument_default=SUPPRESS)
+        for option in ("--settings", "--pythonpath"):
+            last.add_argument(option, help=SUPPRESS)
+        for option in ("--traceback", "--no-color", "--force-color", "--skip-checks"):
+            last.add_argument(option, action="store_true", help=SUPPRESS)
+        last.add_argument("-v", "--verbosity", type=int, choices=range(4), help=SUPPRESS)
+
         def verb(name: str, do: Callable[..., None], text: str) -> Any:
-            added = verbs.add_parser(name, help=text, description=text)
+            added = verbs.add_parser(name, help=text, description=text, parents=[last])
             added.set_defaults(do=do)
             added.add_argument("--json", action="store_true", help="JSON, for machines")
             return added
@@ -71,7 +81,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, do: Callable[..., None], **options: Any) -> None:
         try:
             do(**options)
-        except SessionError as error:
+        except (SessionError, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
 
     # The verbs.
@@ -108,7 +118,7 @@ class Command(BaseCommand):
     def verb_show(self, *, id: str, values: bool, **options: Any) -> None:  # noqa: A002  its name
         found = registry.fields(id)
         if found is None:
-            raise CommandError("There is no live session of that id.")
+            raise CommandError("There is no live session of that id." + if_key([id]))
         session, fields = found
         contexts = registry.contexts(session.id)
         rows = shown(fields, None, values=values)
@@ -173,7 +183,8 @@ class Command(BaseCommand):
             self.stdout.write(f"{count} ended.")
         if missing:
             # Not their names: one of them may be a session key.
-            raise CommandError(f"{len(missing)} of these ids are of no live session.")
+            text = f"{len(missing)} of these ids are of no live session."
+            raise CommandError(text + if_key(missing))
         if context is not None and not count:
             raise CommandError("There is no live session of that id with a context of that name.")
 
@@ -331,6 +342,16 @@ def session_json(session: LiveSession) -> dict[str, Any]:
         "expires_in": session.expires_in // 1000,
         "size": session.size,
     }
+
+
+def if_key(ids: Collection[str]) -> str:
+    """What to say of ids that are as long as a session key."""
+    if not any(len(each) == KEY_LENGTH for each in ids):
+        return ""
+    return (
+        f" A session's id is the first {ID_LENGTH} characters of its key. The key itself is a "
+        "password, which the history of this shell may have kept."
+    )
 
 
 def context_json(context: LiveContext) -> dict[str, Any]:
