@@ -55,6 +55,11 @@ from .resolvers import (
 
 logger = logging.getLogger("django_header_sessions")
 
+PLAIN = (
+    "It came over plain HTTP. Where a proxy speaks HTTPS for the site, SECURE_PROXY_SSL_HEADER has "
+    "to say how that is seen."
+)
+
 PROBLEMS: dict[type[SessionError], Problem] = {
     SessionEnded: problems.ENDED,
     SessionSuperseded: problems.SUPERSEDED,
@@ -230,7 +235,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
         refusal = None
         if claim.transport == HEADER and not claim.carries_header and insecure(request):
             # With the header it was refused before.
-            refusal = SessionInsecure(problems.INSECURE.title)
+            refusal = SessionInsecure(PLAIN)
         return cast("Any", self.SessionStore)(
             claim.key,
             transport=claim.transport,
@@ -311,7 +316,9 @@ def refuse_unopened(request: HttpRequest, claim: Claim) -> HttpResponse | None:
     if claim.malformed:
         return problems.respond(request, problems.MALFORMED, executed=False)
     if claim.carries_header and insecure(request):
-        return problems.respond(request, problems.INSECURE, executed=False)
+        error = SessionInsecure(PLAIN)
+        error.executed = False
+        return answer_fault(request, HEADER, error)
     return None
 
 
@@ -430,7 +437,7 @@ def answer_fault(
     problem = next(PROBLEMS[kind] for kind in type(fault).__mro__ if kind in PROBLEMS)
     html = transport == COOKIE
     response = problems.respond(request, problem, executed=fault.executed, html=html, final=final)
-    if response.status_code >= 500 and final:
+    if final and (response.status_code >= 500 or isinstance(fault, SessionInsecure)):
         # As Django would, which does not know the cause.
         reason = response.reason_phrase
         log_response("%s: %s (%s)", reason, request.path, fault, response=response, request=request)

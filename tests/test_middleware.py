@@ -319,3 +319,13 @@ def test_a_view_that_failed_stores_nothing_in_the_session_it_put_in_its_place(
     assert response.status_code == 409
     assert left.session_key is None
     assert not response.cookies
+
+
+@pytest.mark.parametrize("headers", [{KEY: "new"}, {}])
+def test_why_plain_http_was_refused_is_logged(
+    settings: Any, caplog: pytest.LogCaptureFixture, headers: dict[str, str]
+) -> None:
+    settings.HEADER_SESSIONS_SECURE = True
+    response = Client(headers=headers).get(asking(["set", "n", 1]))
+    assert response.status_code == 403
+    assert any("SECURE_PROXY_SSL_HEADER" in logged for logged in caplog.messages)

@@ -468,7 +468,10 @@ class Flow:
             if flight.done.done():
                 return
             if error is None and self._held.key is None:
-                error = SessionError("renew returned, but no session key was announced to it")
+                error = SessionError(
+                    f"what was called returned, and no session key was announced in {self.header}: "
+                    "it has to write to the session, through this client"
+                )
             if error is not None:
                 # What a renewal that was given up may still bring does not count any more.
                 line = None if flight.lost is None else self._held.line
@@ -552,10 +555,13 @@ class Flow:
             if flight is not None:
                 yield from self._land(flight)
                 if flight.error is not None:
-                    raise SessionNotStarted(
-                        f"No session was started: the call that was to make it failed "
-                        f"({type(flight.error).__name__}); see the cause."
-                    ) from flight.error
+                    reason = (
+                        str(flight.error)
+                        if isinstance(flight.error, SessionError)
+                        else "the call that was to make it failed "
+                        f"({type(flight.error).__name__}); see the cause"
+                    )
+                    raise SessionNotStarted(f"No session was started: {reason}.") from flight.error
             else:
                 assert leader is not None  # else this one had taken the lead, or off
                 yield Wait(leader, self.leader_timeout)

@@ -36,6 +36,12 @@ from .serializers import (
 Document = dict[str, Any]
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 SCHEME = "headerSession"
+RETRY: Document = {
+    "Retry-After": {
+        "description": "Seconds after which to try again.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+}
 VIEWS = "django_header_sessions.rest_framework.views."
 
 
@@ -84,8 +90,9 @@ def announce(result: Document, generator: Any, request: Any, public: Any) -> Doc
 
 
 def show_headers(operation: Document) -> None:
-    for response in operation["responses"].values():
-        response["headers"] = announced() | response.get("headers", {})
+    for status, response in operation["responses"].items():
+        later = RETRY if status in ("429", "503") else {}
+        response["headers"] = announced() | later | response.get("headers", {})
 
 
 class ProblemSerializer(serializers.Serializer[Any]):

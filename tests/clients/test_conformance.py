@@ -357,7 +357,7 @@ def test_start_makes_one_session_for_all(call: Open, server: Gateway) -> None:
 def test_a_start_that_brings_no_session_says_so(call: Open, server: Gateway) -> None:
     client = call()
     server.on("PATCH", "/state", lambda seen: Reply(200, {}))
-    with pytest.raises(SessionNotStarted):
+    with pytest.raises(SessionNotStarted, match="no session key was announced in X-Session-Key"):
         client.start("/state")
     server.on("PATCH", "/state", server.write)
     client.start("/state")

@@ -54,8 +54,9 @@ def test_the_headers_that_a_session_adds_are_shown_where_it_may_sign_in(
     for path, operations in schema["paths"].items():
         if path.startswith("/api/sessions/"):
             for operation in operations.values():
-                for answer in operation["responses"].values():
+                for status, answer in operation["responses"].items():
                     assert answer["headers"].keys() >= headers
+                    assert ("Retry-After" in answer["headers"]) == (status in ("429", "503"))
 
 
 def test_all_calls_of_the_resource_are_there(schema: dict[str, Any]) -> None:

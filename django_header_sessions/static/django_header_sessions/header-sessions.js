@@ -272,7 +272,9 @@ export class HeaderSession {
       await flight.promise;
       if (flight.error !== null) {
         throw new SessionNotStarted(
-          "No session was started: the call that was to make it failed; see the cause.",
+          flight.error instanceof SessionError
+            ? `No session was started: ${flight.error.message}.`
+            : "No session was started: the call that was to make it failed; see the cause.",
           { cause: flight.error },
         );
       }
@@ -618,7 +620,10 @@ export class HeaderSession {
       const failed =
         error ??
         (this.#held.key === null
-          ? new SessionError("renew returned, but no session key was announced to it")
+          ? new SessionError(
+              `what was called returned, and no session key was announced in ${this.#header}: ` +
+                "it has to write to the session, through this client",
+            )
           : null);
       if (failed !== null) {
         // What a renewal that was given up may still bring does not count any more.
