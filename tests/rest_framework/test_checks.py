@@ -19,6 +19,11 @@ class Subclass(HeaderSessionAuthentication):
     pass
 
 
+@pytest.fixture(autouse=True)
+def _ours(settings: Any) -> None:
+    settings.REST_FRAMEWORK = {"DEFAULT_AUTHENTICATION_CLASSES": [OURS]}
+
+
 @pytest.fixture
 def cors(settings: Any) -> Any:
     """A project that does all that scripts of other origins need."""

@@ -18,6 +18,7 @@ from django_header_sessions.rest_framework.throttling import SignInByName, SignI
 from django_header_sessions.testing import HeaderSessionClient
 from tests.pages import Page
 
+OURS = "django_header_sessions.rest_framework.authentication.HeaderSessionAuthentication"
 DOCUMENT = Page.named("docs/rest-framework.md")
 
 pytestmark = pytest.mark.usefixtures("db")
@@ -87,12 +88,15 @@ def test_the_cors_settings_satisfy_the_checks(settings: Any) -> None:
     for name, value in shown(heading, **before).items():
         if name == "MIDDLEWARE" or name.startswith("CORS_"):
             setattr(settings, name, value)
+    settings.REST_FRAMEWORK = {"DEFAULT_AUTHENTICATION_CLASSES": [OURS]}
     assert not [each for each in run_checks() if str(each.id).startswith("header_sessions.W01")]
 
 
 def test_the_hooks_of_the_schema_are_there() -> None:
-    for hook in shown("## OpenAPI")["SPECTACULAR_SETTINGS"]["POSTPROCESSING_HOOKS"]:
+    names = shown("## OpenAPI", REST_FRAMEWORK={})
+    for hook in names["SPECTACULAR_SETTINGS"]["POSTPROCESSING_HOOKS"]:
         assert callable(import_string(hook))
+    assert import_string(names["REST_FRAMEWORK"]["DEFAULT_SCHEMA_CLASS"])
 
 
 @pytest.mark.usefixtures("whoami")
