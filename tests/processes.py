@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Self
 
 import redis
@@ -23,11 +24,17 @@ START_SECONDS = 20
 STOP_SECONDS = 5
 
 
+draw = SystemRandom()
+"""Not what tests begin with the same seed, in each process that runs them."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One of those that no connection is given when it is made: it stays free until it is used."""
+    while True:
+        port = draw.randrange(10_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def answered(ask: Callable[[], object]) -> object:
