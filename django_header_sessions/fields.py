@@ -284,7 +284,7 @@ class Fields(MutableMapping[str, Any]):
             fields._raw = dict(fields._raw)
             if before._cleared > sent.get(None, 0):
                 fields._cleared, fields._raw = before._cleared, {}
-                for name, at in sent.items():
+                for name, at in list(sent.items()):
                     if name in self.stored and at > before._cleared:
                         # A promotion has sent it, and the clear would take it along.
                         fields._raw[name] = self.stored[name]

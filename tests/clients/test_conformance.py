@@ -993,7 +993,8 @@ def test_no_plain_http_beyond_this_host(opener: Open, away: str) -> None:
 
 
 def test_plain_http_when_told_to(opener: Open) -> None:
-    opener("http://example.test", key=make_key(), insecure=True)
+    key = make_key()
+    assert opener("http://example.test", key=key, insecure=True).key == key
 
 
 # A server that does not keep to the protocol

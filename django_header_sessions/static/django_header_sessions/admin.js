@@ -64,8 +64,10 @@
         asOf = new Date();
         parts.forEach((id, at) => document.getElementById(id).replaceWith(fresh[at]));
         // Whoever has signed in again meanwhile has another.
-        const token = "#changelist-form [name=csrfmiddlewaretoken]";
-        document.querySelector(token).value = page.querySelector(token).value;
+        const token = "[name=csrfmiddlewaretoken]";
+        document.querySelectorAll(token).forEach((each) => {
+            each.value = page.querySelector(token).value;
+        });
         const boxes = document.querySelectorAll("tr input.action-select");
         if (boxes.length && window.Actions) {
             window.Actions(boxes);
