@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from itertools import cycle
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Self
@@ -24,14 +25,24 @@ START_SECONDS = 20
 STOP_SECONDS = 5
 
 
-draw = SystemRandom()
-"""Not what tests begin with the same seed, in each process that runs them."""
+def _ports() -> Iterator[int]:
+    """Those of this worker, each once until all were: what one has drawn, no other has. None of
+    them is given to a connection when it is made."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = list(range(10_000 + worker, 32_000, workers))
+    # Not in the order of other runs of this machine. Tests begin with the same seed.
+    SystemRandom().shuffle(ports)
+    return cycle(ports)
+
+
+ports = _ports()
 
 
 def free_port() -> int:
-    """One of those that no connection is given when it is made: it stays free until it is used."""
+    """It stays free until it is used."""
     while True:
-        port = draw.randrange(10_000, 32_000)
+        port = next(ports)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -84,8 +95,14 @@ class Process:
         self._process.wait()
 
     def wait_until(self, ready: Callable[[], object]) -> None:
-        """Ask ``ready`` until it says so; an error with the output where it takes too long. Where
-        nobody answers it, it is not."""
+        """Ask ``ready`` until it says so; an error with the output where it takes too long, and the
+        process is ended. Where nobody answers it, it is not."""
+        with ExitStack() as stack:
+            stack.push(self)
+            self._wait_until(ready)
+            stack.pop_all()
+
+    def _wait_until(self, ready: Callable[[], object]) -> None:
         give_up = time.monotonic() + START_SECONDS
         while not answered(ready):
             assert self._process.poll() is None, f"{self._process.args!r} ended:\n{self.output()}"

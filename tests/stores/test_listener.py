@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -33,15 +34,29 @@ class Bench:
 
     def __init__(self, valkey: Valkey) -> None:
         self.valkey = valkey
-        self.made: list[Any] = []
-        self._pool = redis.ConnectionPool.from_url(
-            valkey.url, socket_timeout=0.3, socket_connect_timeout=0.3
-        )
+        self.patience = 10.0
+        self.made: list[redis.Connection] = []
+        self.understood: list[Any] = []
         self.bell = Listener(CHANNELS, self._connection)
+        self._understand = self.bell._understand
+        self.bell._understand = self._record  # type: ignore[method-assign]
 
-    def _connection(self) -> Any:
-        self.made.append(self._pool.connection_class(**self._pool.connection_kwargs))
-        return self.made[-1]
+    def _connection(self) -> redis.Connection:
+        made: Any = redis.Connection
+        connection: redis.Connection = made(
+            port=self.valkey.port,
+            socket_timeout=self.patience,
+            socket_connect_timeout=self.patience,
+        )
+        self.made.append(connection)
+        return connection
+
+    def _record(self, message: Any) -> None:
+        self._understand(message)
+        self.understood.append(message)
+
+    def has_understood(self, messages: int) -> bool:
+        return len(self.understood) == messages
 
     def waiter(self) -> Waiter:
         """One who waits, and was told that the listener hears."""
@@ -61,9 +76,17 @@ class Bench:
         heard = self.valkey.client.publish(CHANNELS + process_name(), waiter.ticket)
         assert heard == 1
 
-    def pings(self) -> int:
-        stats: Any = self.valkey.client.info("commandstats")
-        return int(stats.get("cmdstat_ping", {"calls": 0})["calls"])
+
+class Clock:
+    """The time, for one who is told that more of it has passed."""
+
+    sleep = staticmethod(time.sleep)
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
 
 
 @pytest.fixture
@@ -142,11 +165,14 @@ async def test_a_task_that_was_called_before_it_slept_does_not_sleep(bench: Benc
 def test_a_server_that_has_nothing_to_say_is_asked_and_kept(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SILENCE", 0.1)
-    waiter, before = bench.waiter(), bench.pings()
-    # A word between two of them, each after more silence than twice that.
-    until(lambda: bench.pings() >= before + 2)
-    assert [client["cmd"] for client in bench.subscribed()] == ["ping"]
+    waiter, clock = bench.waiter(), Clock()
+    monkeypatch.setattr(module, "time", clock)
+    for heard in (2, 3):
+        clock.ahead += module.SILENCE + 1
+        until(partial(bench.has_understood, heard))
+    assert bench.understood[1:] == [b"PONG", b"PONG"]
+    (client,) = bench.subscribed()
+    assert client["cmd"] == "ping"
     assert woken(waiter, lambda: bench.call(waiter))
     assert len(bench.made) == 1
 
@@ -154,17 +180,21 @@ def test_a_server_that_has_nothing_to_say_is_asked_and_kept(
 def test_a_server_that_has_fallen_silent_is_left_and_all_are_rung_for_when_it_is_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SILENCE", 0.1)
     waiters = [bench.waiter(), bench.bell.waiter()]
     (before,) = bench.subscribed()
     bench.valkey.signal(signal.SIGSTOP)
     try:
-        # It tries again, and not only once.
-        until(lambda: len(bench.made) >= 3)
+        bench.patience = 0.1
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "SILENCE", 0.1)
+            # It tries again, and not only once.
+            until(lambda: len(bench.made) >= 3)
     finally:
+        bench.patience = 10
         bench.valkey.signal(signal.SIGCONT)
     for waiter in waiters:
         assert woken(waiter, lambda: None)
+    until(lambda: len(bench.subscribed()) == 1)
     (after,) = bench.subscribed()
     assert after["id"] != before["id"]
     assert woken(waiters[0], lambda: bench.call(waiters[0]))
@@ -257,7 +287,8 @@ def test_where_no_thread_can_be_had_who_waits_asks_now_and_then(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
         waiter.wait(0.001)
-    assert bench.made == threads() == []
+    assert not bench.made
+    assert not threads()
     # And the next one tries again.
     bench.waiter()
     assert len(bench.made) == len(threads()) == 1
@@ -271,12 +302,13 @@ def test_of_two_who_would_listen_at_once_one_does(
 
         def __init__(self, **kwargs: Any) -> None:
             super().__init__(**kwargs)
-            monkeypatch.undo()
+            patch.undo()
             bench.bell.listen()
 
     waiter = bench.bell.waiter()
-    monkeypatch.setattr(threading, "Thread", Slow)
-    bench.bell.listen()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", Slow)
+        bench.bell.listen()
     assert len(threads()) == 1
     assert waiter._woken.wait(10)
     assert len(bench.made) == 1
