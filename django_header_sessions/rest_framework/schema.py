@@ -16,7 +16,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiViewExtension
+from drf_spectacular.extensions import (
+    OpenApiAuthenticationExtension,
+    OpenApiSerializerExtension,
+    OpenApiViewExtension,
+)
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
@@ -28,6 +32,7 @@ from ..keys import ID_LENGTH, KEY_LENGTH
 from ..problems import CONTENT_TYPE
 from ..resolvers import EXPIRES_IN_HEADER
 from .serializers import (
+    CredentialsSerializer,
     CurrentSessionSerializer,
     EndedSerializer,
     SessionSerializer,
@@ -111,6 +116,23 @@ class ProblemSerializer(serializers.Serializer[Any]):
         required=False, help_text="What is wrong, by field."
     )
 
+
+def call_it(name: str, serializer: type[Any]) -> None:
+    """Name ``serializer`` in the schema, and not what derives from it."""
+
+    class Named(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+        target_class = serializer
+
+        def get_name(self, auto_schema: AutoSchema, direction: str) -> str:
+            return name
+
+
+# A project may have sessions and problems of its own, and OpenAPI knows no modules.
+call_it("HeaderSession", SessionSerializer)
+call_it("HeaderSessionCurrent", CurrentSessionSerializer)
+call_it("HeaderSessionCredentials", CredentialsSerializer)
+call_it("HeaderSessionsEnded", EndedSerializer)
+call_it("HeaderSessionProblem", ProblemSerializer)
 
 COMMON = {
     400: "The session header is malformed, or the request is not valid.",

@@ -78,7 +78,7 @@ def test_signing_in_needs_no_session_and_no_body(schema: dict[str, Any]) -> None
     assert post["security"] == [{}, {"headerSession": []}]
     assert "required" not in post["requestBody"]
     anonymous = {"type": "object", "maxProperties": 0}
-    credentials = {"$ref": "#/components/schemas/Credentials"}
+    credentials = {"$ref": "#/components/schemas/HeaderSessionCredentials"}
     assert post["requestBody"]["content"] == {
         "application/json": {"schema": {"anyOf": [credentials, anonymous]}}
     }
@@ -92,7 +92,7 @@ def test_the_list_is_paged(schema: dict[str, Any]) -> None:
 
 
 def test_refusals_are_problem_documents(schema: dict[str, Any]) -> None:
-    problem = {"$ref": "#/components/schemas/Problem"}
+    problem = {"$ref": "#/components/schemas/HeaderSessionProblem"}
     for path, operations in schema["paths"].items():
         for operation in operations.values():
             for status, answer in operation["responses"].items():
@@ -136,6 +136,45 @@ def test_other_credentials_are_shown(settings: Any) -> None:
     started = found["paths"]["/in/"]["post"]["responses"]["201"]
     assert started["headers"].keys() == {"X-Session-Key", "X-Session-Expires-In"}
     assert "code" in found["components"]["schemas"]["OtherCredentials"]["properties"]
+
+
+class SessionSerializer(serializers.Serializer[Any]):
+    """A session of a conference."""
+
+    speaker = serializers.CharField()
+
+
+class ProblemSerializer(serializers.Serializer[Any]):
+    """An exercise."""
+
+    solution = serializers.CharField()
+
+
+def test_a_project_may_have_sessions_and_problems_of_its_own(settings: Any) -> None:
+    from django.urls import include, path
+    from rest_framework.generics import ListAPIView
+
+    class Talks(ListAPIView[Any]):
+        serializer_class = SessionSerializer
+
+    class Exercises(ListAPIView[Any]):
+        serializer_class = ProblemSerializer
+
+    settings.INSTALLED_APPS = served_settings.INSTALLED_APPS
+    settings.REST_FRAMEWORK = served_settings.REST_FRAMEWORK
+    generator: Any = SchemaGenerator
+    found = generator(
+        patterns=[
+            path("sessions/", include("django_header_sessions.rest_framework.urls")),
+            path("talks/", Talks.as_view()),
+            path("exercises/", Exercises.as_view()),
+        ]
+    ).get_schema(public=True)
+    schemas = found["components"]["schemas"]
+    assert schemas["Session"]["properties"].keys() == {"speaker"}
+    assert schemas["Problem"]["properties"].keys() == {"solution"}
+    ours = {name for name in schemas if name.startswith(("HeaderSession", "PaginatedHeader"))}
+    assert schemas.keys() - ours == {"Session", "Problem", "TransportEnum"}
 
 
 def test_another_name_of_the_header_is_shown(settings: Any) -> None:
