@@ -109,12 +109,13 @@ class HeldKey:
 class HeaderSessionClient(HeldKey, Client):
     """Django's test client with a header session.
 
-    A header given with a call wins over the key that is held, ``headers={"X-Session-Key": …}``, and
-    what is then answered changes nothing about that key.
+    A header given with a call, or to the client for all of them, wins over the key that is held,
+    ``headers={"X-Session-Key": …}``, and what is then answered changes nothing about that key.
     """
 
     def request(self, **request: Any) -> Any:
-        sent = request.setdefault(meta_name(conf.HEADER_SESSIONS_HEADER), self._sends())
+        name = meta_name(conf.HEADER_SESSIONS_HEADER)
+        sent = request.setdefault(name, self.defaults.get(name, self._sends()))
         response = super().request(**request)
         self._learn(sent, response)
         return response

@@ -17,6 +17,10 @@ __all__ = ["AsyncHeaderSessionAPIClient", "HeaderSessionAPIClient"]
 class HeaderSessionAPIClient(HeaderSessionClient, APIClient):
     """DRF's ``APIClient`` with a header session."""
 
+    def request(self, **request: Any) -> Any:
+        # What ``credentials()`` was told, which wins; APIClient adds it later than is looked here.
+        return super().request(**request | self._credentials)
+
     def logout(self) -> None:
         self._drop_what_was_forced()
         super().logout()
@@ -49,6 +53,11 @@ class AsyncHeaderSessionAPIClient(AsyncHeaderSessionClient):
         self, path: str, data: Any = None, **extra: Any
     ) -> Response:
         return await super().patch(path, **encoded(data, extra))
+
+    async def options(  # type: ignore[override]
+        self, path: str, data: Any = None, **extra: Any
+    ) -> Response:
+        return await super().options(path, **encoded(data, extra))
 
     async def delete(  # type: ignore[override]
         self, path: str, data: Any = None, **extra: Any

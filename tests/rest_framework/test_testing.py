@@ -115,6 +115,26 @@ async def test_a_header_given_with_an_async_call_wins_in_the_same_way(async_clie
     assert async_client.session_key is held
 
 
+@pytest.mark.parametrize("kind", SYNC)
+def test_a_header_given_to_a_client_is_sent_with_each_call(kind: type[Any]) -> None:
+    client = kind(headers=of_another_session())
+    assert client.get(CURRENT).status_code == 200
+    assert client.session_key is None
+    assert client.delete(CURRENT).status_code == 204
+    assert client.session_key is None
+
+
+def test_so_is_one_that_is_among_the_credentials_of_drfs_client() -> None:
+    client = HeaderSessionAPIClient()
+    client.post("/api/sessions/")
+    held = client.session_key
+    client.credentials(HTTP_X_SESSION_KEY=of_another_session()["X-Session-Key"])
+    assert client.delete(CURRENT).status_code == 204
+    assert client.session_key is held
+    client.credentials()
+    assert client.get(CURRENT).status_code == 200
+
+
 def test_the_held_key_given_with_a_call_is_the_held_key(client: Any) -> None:
     client.post("/api/sessions/")
     client.delete(CURRENT, headers={"X-Session-Key": str(client.session_key)})
@@ -232,12 +252,12 @@ def test_logging_out_of_drfs_client_also_drops_what_was_forced_on_it(ann: User) 
     assert client.get("/api/whoami/").status_code == 401
 
 
-@pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])
 async def test_the_async_client_for_drf_takes_a_format(method: str, ann: User) -> None:
     client = AsyncHeaderSessionAPIClient()
     response = await getattr(client, method)("/api/sessions/", CREDENTIALS, format="json")
     assert response.asgi_request.META["CONTENT_TYPE"] == "application/json"
-    assert response.status_code == (201 if method == "post" else 405)
+    assert response.status_code == {"post": 201, "options": 401}.get(method, 405)
 
 
 def test_csrf_is_checked_as_in_a_real_client(ann: User) -> None:
