@@ -109,7 +109,9 @@ def vary_on_session(view: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(view)
     def varying(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        came_without = request.session.session_key is None
+        # The key alone may be that of a cookie which opens nothing.
+        session: Any = request.session
+        came_without = getattr(session, "live", session.session_key) is None
         answer = ask(request, *args, **kwargs)
         if isawaitable(answer):
             return _awaited(answer, request, came_without)

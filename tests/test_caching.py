@@ -232,6 +232,17 @@ def test_an_answer_that_started_a_session_is_not_kept_for_the_next_caller(
     assert not [key for key in kept._cache if "cache_page" in key]
 
 
+@pytest.mark.parametrize("view", ["start", "remember", "aremember-cached", "rendered"])
+def test_nor_is_one_to_a_cookie_that_opened_nothing(view: str) -> None:
+    """Or whoever had it sent by somebody else would be given that one's session."""
+    for _ in range(2):
+        browser = Client()
+        browser.cookies["sessionid"] = "a" * 40
+        assert "Ann" in page(browser, f"/site/{view}/", name="Ann")
+    kept: Any = caches["default"]
+    assert not [key for key in kept._cache if "cache_page" in key]
+
+
 def test_djangos_decorator_keeps_it() -> None:
     address = "/site/remember-by-cookie/"
     assert "sessionid" in Client().get(address, {"name": "Ann"}).cookies
