@@ -23,7 +23,7 @@ class HasSession(BasePermission):
     message = _("Start a session first.")
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        if request.session.session_key is not None:
+        if has_session(request):
             return True
         # DRF would answer 403 where the view signs nobody in, or had another way to. Not where this
         # is a part of another permission, which has to hear its no.
@@ -53,7 +53,8 @@ class SignedInBySession(BasePermission):
 
     def has_permission(self, request: Request, view: Any) -> bool:
         live = getattr(request.session, "live", None)
-        if not request.user.is_authenticated or live is None or live.user != user_id(request.user):
+        user = request.user  # None, where the project says so of nobody
+        if live is None or not (user and user.is_authenticated) or live.user != user_id(user):
             raise NotAuthenticated
         return True
 
@@ -69,6 +70,13 @@ class SpeaksHeader(BasePermission):
 
     def has_permission(self, request: Request, view: Any) -> bool:
         return transport_of(request) == HEADER
+
+
+def has_session(request: Request) -> bool:
+    """Whether there is a session: its key alone may be that of a cookie which opens nothing."""
+    # As in Django, such a key is kept until somebody looks into the session.
+    request.session.keys()
+    return request.session.session_key is not None
 
 
 def transport_of(request: Request) -> Transport:

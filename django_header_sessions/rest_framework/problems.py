@@ -6,16 +6,26 @@ are what their status says, ``about:blank``. ``executed`` is false in each: noth
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 from typing import Any
 
-from rest_framework.exceptions import APIException, NotAuthenticated, ValidationError
+from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+from rest_framework.exceptions import (
+    APIException,
+    NotAuthenticated,
+    ParseError,
+    ValidationError,
+)
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from ..exceptions import ListingNotSupported
 from ..problems import URN
-from .exceptions import NoList
+from .exceptions import NoList, WrongCredentials
+from .permissions import has_session
 
 TITLES = {
     "credentials": "The credentials are wrong.",
@@ -31,6 +41,8 @@ TITLES = {
 }
 """The name of each refusal, which ends its ``type``, and its title."""
 
+TOO_LARGE = (RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent)
+
 
 def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's exception handler for the views of the session resource, and for these alone.
@@ -40,7 +52,16 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
     """
     if isinstance(exc, ListingNotSupported):
         exc = NoList()
-    response = exception_handler(exc, context)
+    if isinstance(exc, TOO_LARGE):
+        log_too_large(exc, context["request"]._request)
+        exc = ParseError(_("The body is larger than is taken here."))
+    response: Response | None
+    if isinstance(exc, WrongCredentials):
+        # DRF would roll back what a receiver of user_login_failed has noted of the attempt.
+        headers = {"WWW-Authenticate": context["view"].get_authenticate_header(context["request"])}
+        response = Response({"detail": exc.detail}, exc.status_code, headers=headers)
+    else:
+        response = exception_handler(exc, context)
     if response is None:
         return None
     name = name_of(exc, context)
@@ -60,12 +81,17 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response | None:
     return response
 
 
+def log_too_large(exc: Exception, request: HttpRequest) -> None:
+    """Tell of it where Django does, and in its words: DRF does not know it."""
+    log = logging.getLogger(f"django.security.{type(exc).__name__}")
+    log.error("%s", exc, exc_info=exc, extra={"status_code": 400, "request": request})
+
+
 def name_of(exc: Exception, context: dict[str, Any]) -> str | None:
     """The name of a refusal that is ours."""
     code = exc.get_codes() if isinstance(exc, APIException) else None
     if code == NotAuthenticated.default_code:
-        has_session = context["request"].session.session_key is not None
-        return "not-signed-in" if has_session else "no-session"
+        return "not-signed-in" if has_session(context["request"]) else "no-session"
     if isinstance(exc, ValidationError):
         return "invalid"
     return code if isinstance(code, str) and code in TITLES else None

@@ -30,7 +30,7 @@ class CredentialsSerializer(serializers.Serializer[Any]):
 
     username = serializers.CharField(
         min_length=1,
-        max_length=254,
+        max_length=1024,
         trim_whitespace=False,
         validators=[NO_NUL],
         write_only=True,
@@ -74,7 +74,9 @@ class SessionSerializer(serializers.Serializer[LiveSession]):
 
     def get_user(self, live: LiveSession) -> str | None:
         user = self.context["request"].user
-        return user.get_username() if live.user is not None and user.is_authenticated else None
+        if live.user is None or not (user and user.is_authenticated):
+            return None
+        return str(user.get_username())
 
     def get_current(self, live: LiveSession) -> bool:
         key = self.context["request"].session.session_key

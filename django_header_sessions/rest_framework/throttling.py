@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
+from django.views.decorators.debug import sensitive_variables
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
@@ -45,6 +46,7 @@ class SignInThrottle(SimpleRateThrottle):
         rate: str | None = rates.get(self.scope, self.default_rate)
         return rate
 
+    @sensitive_variables("attempt")
     def get_cache_key(self, request: Request, view: Any) -> str | None:
         attempt = request.data
         if not attempt or not isinstance(attempt, Mapping):
@@ -58,7 +60,10 @@ class SignInThrottle(SimpleRateThrottle):
 
     @abstractmethod
     def ident(self, request: Request, attempt: Mapping[str, Any], view: Any) -> str | None:
-        """Whose attempts are counted together; None for nobody's."""
+        """Whose attempts are counted together; None for nobody's.
+
+        ``attempt`` holds a password, for which Django has ``sensitive_variables``.
+        """
 
     def allow_request(self, request: Request, view: Any) -> bool:
         if self.rate is None:
@@ -77,11 +82,14 @@ class SignInThrottle(SimpleRateThrottle):
         if self.cache.add(key, 1, self.duration):
             return 1
         try:
-            return int(self.cache.incr(key))
+            count = int(self.cache.incr(key))
         except ValueError:
             # It expired, or was thrown out, just now.
             self.cache.set(key, 1, self.duration)
             return 1
+        # Caches that cannot count store anew, for as long as they keep what says nothing.
+        self.cache.touch(key, self.duration)
+        return count
 
     def wait(self) -> float:
         return math.ceil(self.duration - self.into_window)
@@ -93,6 +101,7 @@ class SignInByName(SignInThrottle):
     scope = "header_sessions_user"
     default_rate = "10/min"
 
+    @sensitive_variables("attempt")
     def ident(self, request: Request, attempt: Mapping[str, Any], view: Any) -> str | None:
         field = view.credentials().fields.get(getattr(view.credentials, "name_field", "username"))
         try:
@@ -135,6 +144,7 @@ class SignInByOrigin(SignInThrottle):
     default_rate = "60/min"
     has_warned: ClassVar[bool] = False
 
+    @sensitive_variables("attempt")
     def ident(self, request: Request, attempt: Mapping[str, Any], view: Any) -> str:
         client_ip = conf.HEADER_SESSIONS_CLIENT_IP
         ip = client_ip(request._request) if client_ip else request.META.get("REMOTE_ADDR", "")

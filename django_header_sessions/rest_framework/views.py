@@ -10,8 +10,10 @@ from typing import Any
 
 from django.contrib.auth import authenticate, login, logout
 from django.http import HttpRequest
+from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy as _
 from django.views.debug import get_exception_reporter_filter
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from rest_framework import status
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.exceptions import NotFound, ParseError
@@ -25,6 +27,7 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.throttling import BaseThrottle
 
 from .. import registry
+from ..decorators import merged_session
 from ..problems import CONTENT_TYPE
 from ..registry import LiveSession
 from ..resolvers import COOKIE
@@ -38,6 +41,7 @@ from .serializers import (
     EndedSerializer,
     OptionsSerializer,
     SessionSerializer,
+    shown,
 )
 from .throttling import SignInByName, SignInByOrigin
 
@@ -55,8 +59,12 @@ class SessionPagination(PageNumberPagination):
         return super().get_page_number(request, paginator)
 
 
+@method_decorator(merged_session, name="dispatch")
 class SessionView(GenericAPIView[Any]):
-    """What the views of the resource have in common."""
+    """What the views of the resource have in common.
+
+    They write, whatever ``HEADER_SESSIONS_POLICY`` has for views that say nothing.
+    """
 
     authentication_classes = (HeaderSessionAuthentication, SessionAuthentication)
     permission_classes: Sequence[Any] = (SignedInBySession,)
@@ -68,6 +76,8 @@ class SessionView(GenericAPIView[Any]):
         if request.method not in self.allowed_methods:
             # Before anybody is asked to sign in for it.
             self.http_method_not_allowed(request, *args, **kwargs)
+        if request.method == "POST" and transport_of(request) == COOKIE:
+            read_body(request)  # before the CSRF check does
         super().initial(request, *args, **kwargs)
         if transport_of(request) == COOKIE:
             # DRF checks this only where somebody is signed in.
@@ -98,6 +108,7 @@ class SessionView(GenericAPIView[Any]):
         return dict(serializer.data)
 
 
+@method_decorator(sensitive_post_parameters(), name="dispatch")
 class SessionList(SessionView):
     """Your live sessions, newest first. POST starts a session, and signs in."""
 
@@ -122,12 +133,7 @@ class SessionList(SessionView):
 
     def check_throttles(self, request: Request) -> None:
         if self._starts():
-            # Throttles are the first to read the body.
-            try:
-                request.data  # noqa: B018
-            except RecursionError:
-                # DRF's parser recurses, and lets anybody who can send a body find out.
-                raise ParseError(_("The body is nested too deeply.")) from None
+            read_body(request)  # before throttles do
         super().check_throttles(request)
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
@@ -142,11 +148,11 @@ class SessionList(SessionView):
         found = {one.id: one for one in (own, *registry.of_user(user_id(self.request.user)))}
         return sorted(found.values(), key=lambda one: (one.created, one.id), reverse=True)
 
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         page = self.paginate_queryset(self.get_queryset())
         return self.get_paginated_response(self.get_serializer(page, many=True).data)
 
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         session = session_of(request)
         was = session.session_key
         if isinstance(request.data, Mapping) and not request.data:
@@ -170,6 +176,7 @@ class SessionList(SessionView):
         headers = {"Location": request.build_absolute_uri("current/")}
         return Response(data, status=status.HTTP_201_CREATED, headers=headers)
 
+    @sensitive_variables("credentials")
     def _sign_in(self, request: Request) -> None:
         credentials = self.get_serializer(data=request.data)
         credentials.is_valid(raise_exception=True)
@@ -194,7 +201,7 @@ class SessionCurrent(SessionView):
             if request.method != "DELETE":
                 raise
 
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         options = OptionsSerializer(data=request.query_params.dict())
         options.is_valid(raise_exception=True)
         session = session_of(request)
@@ -204,7 +211,7 @@ class SessionCurrent(SessionView):
         values = own_values(request._request) if wanted else None
         return Response(self.shown(live, sizes=sizes, values=values))
 
-    def delete(self, request: Request) -> Response:
+    def delete(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         logout(request._request)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -214,7 +221,7 @@ class SessionRotate(SessionView):
 
     permission_classes = (HasSession,)
 
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         session = session_of(request)
         session.cycle_key()
         return Response(self.shown(session.live or registry.get(session.session_key.id)))
@@ -225,7 +232,7 @@ class SessionEndOthers(SessionView):
 
     serializer_class = EndedSerializer
 
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         user, own = user_id(request.user), session_of(request).session_key.id
         ended = 0
         # Until there are none, or somebody else is ending those that there are: of many sessions
@@ -240,7 +247,7 @@ class SessionEndOthers(SessionView):
 class SessionDetail(SessionView):
     """DELETE ends one of your sessions."""
 
-    def delete(self, request: Request, session_id: str) -> Response:
+    def delete(self, request: Request, *args: Any, session_id: str, **kwargs: Any) -> Response:
         if session_id == session_of(request).session_key.id:
             logout(request._request)
             return Response(status=status.HTTP_204_NO_CONTENT)
@@ -249,6 +256,15 @@ class SessionDetail(SessionView):
         if not own or not registry.end(session_id, OWNER):
             raise NoSuchSession
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+def read_body(request: Request) -> None:
+    """Have the body parsed, and refused where it cannot be."""
+    try:
+        request.data  # noqa: B018
+    except RecursionError:
+        # DRF's parser recurses, and lets anybody who can send a body find out.
+        raise ParseError(_("The body is nested too deeply.")) from None
 
 
 def session_of(request: Request) -> Any:
@@ -261,4 +277,5 @@ def own_values(request: HttpRequest) -> dict[str, Any]:
     has it."""
     mask = get_exception_reporter_filter(request).cleanse_setting
     fields = request.session.items()
-    return {name: mask(name, value) for name, value in fields if not name.startswith("_")}
+    # Django's filter recurses, so that the depth is cut before.
+    return {name: mask(name, shown(value)) for name, value in fields if not name.startswith("_")}

@@ -40,5 +40,5 @@ def map_body(context: HookContext, body: Any) -> Any:
     if not isinstance(name, str) or not isinstance(password, str):
         return body
     # Not in the place of what the schema forbids, which is to be refused.
-    fits = 1 <= len(name) <= 254 and 1 <= len(password) <= 4096 and "\0" not in name + password
+    fits = 1 <= len(name) <= 1024 and 1 <= len(password) <= 4096 and "\0" not in name + password
     return body | CREDENTIALS if fits and len(name) % 2 == 0 else body

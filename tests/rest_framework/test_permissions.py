@@ -31,6 +31,15 @@ def test_without_a_session_such_a_tool_is_401_and_makes_none(db: None) -> None:
         assert "X-Session-Key" not in response.headers
 
 
+@pytest.mark.parametrize("path", ["notebook", "open-notebook"])
+def test_a_cookie_that_opens_nothing_is_no_session(path: str, db: None) -> None:
+    browser = APIClient()
+    browser.cookies["sessionid"] = "a" * 40
+    response = browser.get(f"/admin/api/{path}/")
+    assert (response.status_code, response["WWW-Authenticate"]) == (401, "Session")
+    assert browser.get(f"/admin/api/{path}/").status_code == 401
+
+
 @pytest.mark.parametrize("path", ["open-notebook", "open-header-only"])
 def test_where_nobody_is_signed_in_a_missing_session_is_401_as_well(path: str, db: None) -> None:
     """DRF itself knows 401 only where a view has authentication classes."""

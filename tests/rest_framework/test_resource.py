@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import uuid
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,9 +15,12 @@ from django.contrib.auth import login
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.core.signals import got_request_exception
+from django.db import connection
 from django.http import HttpRequest
-from django.urls import path
-from django.views.debug import SafeExceptionReporterFilter
+from django.urls import include, path
+from django.views.debug import ExceptionReporter, SafeExceptionReporterFilter
+from django.views.decorators.debug import sensitive_variables
 from rest_framework import serializers
 from rest_framework.exceptions import APIException
 from rest_framework.test import APIClient
@@ -207,6 +212,50 @@ def test_no_call_fails_over_such_a_body(body: bytes, mount: str, ann: User) -> N
             )
 
 
+@pytest.mark.parametrize("body", DEEP)
+def test_no_call_of_a_browser_fails_over_such_a_body(body: bytes, ann: User) -> None:
+    """The CSRF check reads it first."""
+    browser = by_cookie(ann)
+    looked_at(browser, COOKIE)
+    for token in ({}, {"X-CSRFToken": browser.cookies["csrftoken"].value}):
+        for name in ("", "current/rotate/", "end-others/"):
+            response: Any = browser.generic(
+                "POST",
+                COOKIE + name,
+                body,  # type: ignore[arg-type]
+                "application/json",
+                headers=token,
+            )
+            assert response.status_code == 400
+            assert problem(response) == "about:blank"
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/html"])
+def test_a_body_that_is_larger_than_django_takes_is_refused_as_all_else_is(
+    accept: str, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE, settings.DATA_UPLOAD_MAX_NUMBER_FIELDS = 1000, 4
+    credentials = {"username": "ann", "password": "x" * 1001}
+    many = {str(number): "" for number in range(5)}
+    headers = {"X-Session-Key": "new", "Accept": accept}
+    for mount in (SESSIONS, COOKIE):
+        for format_, body in (
+            ("json", credentials),
+            ("multipart", credentials),
+            ("multipart", many),
+        ):
+            response = APIClient().post(mount, body, format=format_, headers=headers)
+            assert response.status_code == 400
+            assert "X-Session-Key" not in response.headers
+            if accept == "application/json":
+                assert problem(response) == "about:blank"
+    # Where Django itself tells of it.
+    assert {record.name for record in caplog.records} >= {
+        "django.security.RequestDataTooBig",
+        "django.security.TooManyFieldsSent",
+    }
+
+
 def test_half_of_a_surrogate_pair_is_no_name() -> None:
     response = APIClient().generic(
         "POST", SESSIONS, '{"username": "\\ud800", "password": "\\ud800"}', "application/json"
@@ -228,6 +277,80 @@ def test_a_deactivated_user_cannot_sign_in(ann: User, settings: Any) -> None:
     assert problem(sign_in(APIClient())) == "credentials"
     settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.AllowAllUsersModelBackend"]
     assert problem(sign_in(APIClient())) == "credentials"
+
+
+def test_a_name_may_be_as_long_as_a_model_has_it(settings: Any) -> None:
+    assert sign_in(APIClient(), name="a" * 1024).status_code == 401
+    assert sign_in(APIClient(), name="a" * 1025).status_code == 400
+
+
+class Down:
+    """A directory that cannot be reached, and says nothing of its own variables."""
+
+    @sensitive_variables()
+    def authenticate(self, request: Any, username: str, password: str) -> Any:
+        raise OSError("The directory cannot be reached.")
+
+
+@pytest.fixture
+def reports() -> Iterator[list[str]]:
+    """What is reported of each failure, as a page and as an e-mail."""
+    written: list[str] = []
+
+    def report(request: Any, **kwargs: Any) -> None:
+        reporter = ExceptionReporter(request, *sys.exc_info())
+        written.append(reporter.get_traceback_html() + reporter.get_traceback_text())
+
+    got_request_exception.connect(report)
+    yield written
+    got_request_exception.disconnect(report)
+
+
+@pytest.mark.parametrize("format_", ["json", "multipart"])
+def test_a_sign_in_that_fails_tells_the_password_to_no_report(
+    format_: str, settings: Any, reports: list[str]
+) -> None:
+    settings.AUTHENTICATION_BACKENDS = [f"{__name__}.Down"]
+    client = APIClient(raise_request_exception=False)
+    password = uuid.uuid4().hex
+    credentials = {"username": "ann", "password": password}
+    assert client.post(SESSIONS, credentials, format=format_).status_code == 500
+    (report,) = reports
+    assert "The directory cannot be reached." in report
+    assert password not in report
+
+
+def fails(request: HttpRequest) -> str:
+    raise OSError("Nobody knows where it came from.")
+
+
+def test_nor_does_one_whose_origin_cannot_be_told(settings: Any, reports: list[str]) -> None:
+    settings.HEADER_SESSIONS_CLIENT_IP = f"{__name__}.fails"
+    client = APIClient(raise_request_exception=False)
+    password = uuid.uuid4().hex
+    assert sign_in(client, password=password).status_code == 500
+    (report,) = reports
+    assert "Nobody knows where it came from." in report
+    assert password not in report
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_noted_of_a_failed_attempt_is_kept(settings: Any) -> None:
+    """DRF rolls back what a refused request did, where requests are transactions."""
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+
+    def note(**kwargs: Any) -> None:
+        User.objects.create_user("somebody tried")
+
+    user_login_failed.connect(note)
+    try:
+        response = sign_in(APIClient(), password="wrong")
+    finally:
+        user_login_failed.disconnect(note)
+        connection.settings_dict["ATOMIC_REQUESTS"] = False
+    assert (response.status_code, problem(response)) == (401, "credentials")
+    assert response["WWW-Authenticate"] == "Session"
+    assert User.objects.filter(username="somebody tried").exists()
 
 
 def test_a_failed_sign_in_leaves_the_session_as_it_was(ann: User, bob: User) -> None:
@@ -412,7 +535,7 @@ def test_whatever_json_stored_can_be_shown(listing_store: Store) -> None:
     client = HeaderSessionAPIClient()
     session = client.session
     deep: Any = 0
-    for _ in range(200):
+    for _ in range(600):
         deep = [deep, {"x": deep}] if _ < 3 else [deep]
     session.update(
         {
@@ -655,6 +778,62 @@ def test_the_list_is_paged(
 def test_a_page_that_is_not_there_is_404(page: str, ann: User) -> None:
     response = signed_in(ann).get(SESSIONS, {"page": page})
     assert (response.status_code, problem(response)) == (404, "about:blank")
+
+
+def test_a_project_may_have_nobody_in_the_place_of_an_anonymous_user(settings: Any) -> None:
+    settings.REST_FRAMEWORK = {"UNAUTHENTICATED_USER": None}
+    anonymous = HeaderSessionAPIClient()
+    anonymous.post(SESSIONS)
+    for client, name in ((APIClient(), "no-session"), (anonymous, "not-signed-in")):
+        for method, url in (
+            ("get", SESSIONS),
+            ("post", SESSIONS + "end-others/"),
+            ("delete", SESSIONS + "abcdefghijklmno/"),
+        ):
+            response = getattr(client, method)(url)
+            assert (response.status_code, problem(response)) == (401, name)
+    assert anonymous.get(CURRENT).data["user"] is None
+
+
+def test_a_cookie_that_opens_nothing_is_no_session() -> None:
+    browser = APIClient()
+    browser.cookies["sessionid"] = "a" * 40
+    response = browser.get(COOKIE)
+    assert (response.status_code, problem(response)) == (401, "no-session")
+
+
+def test_the_path_it_is_mounted_under_may_name_something(ann: User, settings: Any) -> None:
+    settings.ROOT_URLCONF = __name__
+    mount = "/tenants/acme/sessions/"
+    client, other = signed_in(ann), signed_in(ann)
+    assert client.post(mount).status_code == 200
+    assert client.get(mount).status_code == 200
+    assert client.get(f"{mount}current/").status_code == 200
+    assert client.post(f"{mount}current/rotate/").status_code == 200
+    assert client.delete(f"{mount}{other.session_key.id}/").status_code == 204  # type: ignore[union-attr]
+    assert client.post(f"{mount}end-others/").status_code == 200
+    assert client.delete(f"{mount}current/").status_code == 204
+
+
+@pytest.mark.parametrize("policy", ["readonly", "serialized", "merge"])
+def test_it_writes_whatever_the_policy_is_for_views_that_say_nothing(
+    policy: str, listing_store: Store, ann: User, settings: Any
+) -> None:
+    settings.HEADER_SESSIONS_POLICY = policy
+    client = HeaderSessionAPIClient()
+    assert client.post(SESSIONS).status_code == 201
+    assert sign_in(client).status_code == 201
+    assert client.post(SESSIONS + "current/rotate/").status_code == 200
+    assert client.post(SESSIONS + "end-others/").status_code == 200
+    assert client.delete(CURRENT).status_code == 204
+
+
+def test_a_users_name_is_text_whatever_the_model_has(
+    ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = signed_in(ann)
+    monkeypatch.setattr(User, "get_username", lambda user: 4711)
+    assert client.get(CURRENT).data["user"] == "4711"
 
 
 def test_where_the_cache_cannot_list_the_answer_says_so_and_names_the_remedy(
@@ -942,4 +1121,5 @@ urlpatterns = [
     path("badges/", SessionList.as_view(credentials=Badge)),
     path("refused/", SessionList.as_view(throttle_classes=[Refuses])),
     path("whoami/", Whoami.as_view()),
+    path("tenants/<slug:tenant>/sessions/", include("django_header_sessions.rest_framework.urls")),
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -218,6 +220,28 @@ def test_a_count_that_vanished_begins_anew(
     cache = SignInByName.cache
     monkeypatch.setattr(type(cache), "add", lambda *args, **kwargs: False, raising=False)
     assert statuses(1) == [401]
+
+
+def test_a_cache_of_files_forgets_no_count_before_its_time(
+    rates: dict[str, str | None], settings: Any, tmp_path: Path
+) -> None:
+    """Django counts there by storing anew, for as long as the cache keeps what says nothing."""
+    rates[NAME] = "3/hour"
+    rates[ORIGIN] = None
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+            "LOCATION": str(tmp_path),
+            "TIMEOUT": 60,
+        }
+    }
+    hour = datetime(2030, 1, 1, 12, tzinfo=UTC)
+    with time_machine.travel(hour, tick=False) as clock:
+        assert statuses(4) == [401, 401, 401, 429]
+        clock.shift(timedelta(minutes=58))
+        assert statuses(1) == [429]
+        clock.shift(timedelta(minutes=2))
+        assert statuses(1) == [401]
 
 
 def test_the_cache_holds_neither_names_nor_addresses(
