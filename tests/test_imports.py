@@ -49,7 +49,8 @@ ALLOWED: dict[str, set[str]] = {
     "management": {"conf", "exceptions", "keys", "monitor", "registry"},
     "metrics": {"exceptions", "observer", "registry", "signals"},
     "rest_framework": {
-        *("conf", "engine", "exceptions", "keys", "problems", "registry", "resolvers", "testing")
+        *("conf", "decorators", "engine", "exceptions", "keys", "problems", "registry"),
+        *("resolvers", "testing"),
     },
     "testing": {"conf", "engine", "keys", "problems", "resolvers"},
     "pytest_plugin": {"rest_framework", "testing"},
