@@ -46,6 +46,14 @@ after(() => {
   return new Promise((closed) => server.close(closed));
 });
 
+function deferred() {
+  const made = {};
+  made.promise = new Promise((resolve) => {
+    made.resolve = resolve;
+  });
+  return made;
+}
+
 const keys = () => seen.map((entry) => entry.headers["x-session-key"]);
 
 test("takes what fetch takes: a string, a URL, a Request, with its own headers", async () => {
@@ -87,6 +95,85 @@ test("a POST that is redirected with 303 goes on as a GET without a body", async
   await session.fetch(`${base}/a`, { method: "POST", body: "text" });
   assert.equal(seen[1].method, "GET");
   assert.equal(seen[1].body, "");
+});
+
+test("a redirect to another origin takes along what fetch itself does, and no more", async () => {
+  const other = createServer((request, response) => {
+    seen.push({ headers: request.headers });
+    response.end();
+  });
+  await new Promise((listening) => other.listen(0, "127.0.0.1", listening));
+  answers["/a"] = () => [302, { Location: `http://127.0.0.1:${other.address().port}/` }];
+  const headers = { Authorization: "Basic q", "Proxy-Authorization": "Basic q", Cookie: "a=b", A: "b" };
+  await new HeaderSession({ key: KEY, origin: base }).fetch(`${base}/a`, { headers });
+  const [, { headers: taken }] = seen;
+  assert.deepEqual(
+    Object.keys(taken).filter((name) => /^(a|authorization|cookie|proxy-.*|x-session-key)$/.test(name)),
+    ["a"],
+  );
+  other.closeAllConnections();
+  other.close();
+});
+
+test("a redirect to what is no http or https URL is not followed", async () => {
+  answers["/a"] = () => [302, { Location: "data:text/plain,evil" }];
+  const session = new HeaderSession({ key: KEY, origin: base });
+  await assert.rejects(session.fetch(`${base}/a`), SessionError);
+});
+
+test("what a call is told holds for all its hops", async () => {
+  let dispatched = 0;
+  await fetch(base);
+  const usual = globalThis[Symbol.for("undici.globalDispatcher.1")];
+  const dispatcher = {
+    dispatch(...what) {
+      dispatched += 1;
+      return usual.dispatch(...what);
+    },
+  };
+  answers["/a"] = () => [302, { Location: "/b" }];
+  await new HeaderSession({ key: KEY, origin: base }).fetch(`${base}/a`, { dispatcher });
+  assert.equal(dispatched, 2);
+});
+
+test("an origin that is none is refused", () => {
+  for (const origin of ["example.com", "example.com:8443", "localhost:8000", "ftp://example.com"]) {
+    assert.throws(() => new HeaderSession({ key: KEY, origin }), TypeError);
+  }
+});
+
+test("null is what there is not", async () => {
+  const earlier = new HeaderSession();
+  const session = new HeaderSession({ key: earlier.key, origin: earlier.origin, renew: null });
+  answers["/a"] = () => [401, {}, UNKNOWN];
+  assert.equal((await session.fetch(`${base}/a`)).status, 401);
+  await assert.rejects(session.start(), TypeError);
+});
+
+test("a start that fails costs no session that another call has made", async () => {
+  const { promise: failing, resolve: fail } = deferred();
+  answers["/slow"] = async () => {
+    await failing;
+    return [200, { "X-Session-Key": KEY }];
+  };
+  const session = new HeaderSession();
+  await session.fetch(`${base}/reads`);
+  const slow = session.fetch(`${base}/slow`);
+  const start = session.start(async () => {
+    fail();
+    await slow;
+    throw new Error("no");
+  });
+  await assert.rejects(start, SessionNotStarted);
+  assert.equal(session.key, KEY);
+  session.forget();
+  answers["/login"] = () => [200, { "X-Session-Key": NEWER }];
+  const begun = session.start(async (through) => {
+    await through(`${base}/login`);
+    throw new Error("no");
+  });
+  await assert.rejects(begun, SessionNotStarted);
+  assert.equal(session.key, null);
 });
 
 test("a redirect in a circle ends", async () => {

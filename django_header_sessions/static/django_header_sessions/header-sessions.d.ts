@@ -28,11 +28,11 @@ export type Renew = (fetch: Fetch) => unknown;
 
 export interface HeaderSessionOptions {
   /** Continue this session; needs its origin. */
-  key?: string;
+  key?: string | null;
   /** The only origin that is sent the key; else that of the first call. */
-  origin?: string;
+  origin?: string | null;
   /** Called once for all calls that need it when the session is gone. */
-  renew?: Renew;
+  renew?: Renew | null;
   /** Seconds `renew` may take; 30. */
   renewTimeout?: number;
   /** Seconds one call may spend on being put off with 503; 10, and 0 never waits. */

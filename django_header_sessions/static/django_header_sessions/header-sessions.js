@@ -11,6 +11,10 @@ const LOOPBACK = /^(localhost|.+\.localhost|127(\.\d{1,3}){3}|\[::1\])$/;
 const IDEMPOTENT = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 const MAX_REDIRECTS = 20;
+const HTTP = /^https?:$/;
+// What fetch takes along to no other origin, and to no hop without a body.
+const OF_ONE_ORIGIN = ["Authorization", "Proxy-Authorization", "Cookie", "Host"];
+const OF_A_BODY = ["Encoding", "Language", "Length", "Location", "Type"].map((name) => `Content-${name}`);
 // A call is repeated this often in all for a newer key; more means that somebody rotates in a loop.
 const MAX_TAKES = 3;
 const LEAST_WAIT = 50;
@@ -57,10 +61,11 @@ const DETAIL = {
   superseded: "its key was replaced, and not through this client",
 };
 
-/** What was held at one moment: a key, or none. Compared by identity; `line` as in flow.py. */
+/** What was held at one moment: a key, or none. Compared by identity; the rest as in steps.py. */
 class Held {
-  constructor(key, { lost = null, line = Symbol("line") } = {}) {
+  constructor(key, { lost = null, line = Symbol("line"), through = [] } = {}) {
     this.key = key;
+    this.through = through;
     this.lost = lost;
     this.failed = null;
     this.line = line;
@@ -131,7 +136,9 @@ class Hop {
     this.#input = input;
     this.#init = init;
     this.#made = new Request(input, init);
-    const given = init.body ?? null;
+    const { body: given = null, ...options } = init;
+    // Those of the call, for all its hops; Node's dispatcher is told by nothing else.
+    this.options = options;
     const { url, method, headers, signal, redirect, credentials } = this.#made;
     Object.assign(this, { url, method, headers, signal, redirect, credentials });
     // What a Request was made with, it does not tell.
@@ -206,6 +213,8 @@ export class HeaderSession {
     credentials = "omit",
     fetch = globalThis.fetch,
   } = {}) {
+    key ??= undefined;
+    origin ??= undefined;
     if (key !== undefined && !KEY.test(key)) {
       throw new TypeError("A session key is 40 characters of a-z and 0-9; this is none.");
     }
@@ -214,7 +223,7 @@ export class HeaderSession {
       throw new TypeError("A session key is for one server: name it with origin, too.");
     }
     this.#header = header;
-    this.#renew = renew;
+    this.#renew = renew ?? undefined;
     this.#renewTimeout = renewTimeout;
     this.#maxWait = maxWait;
     this.#insecure = insecure;
@@ -223,7 +232,9 @@ export class HeaderSession {
     // Called as a method of anything else, a browser's fetch throws.
     this.#fetch = (request) => fetch(request);
     this.#held = new Held(key ?? null);
-    if (origin !== undefined) this.#owns(new URL(origin));
+    if (origin !== undefined && !this.#owns(new URL(origin))) {
+      throw new TypeError(`Not the origin of an http or https URL: ${origin}`);
+    }
     this.fetch = this.fetch.bind(this);
   }
 
@@ -342,7 +353,7 @@ export class HeaderSession {
         // A header of the caller's own takes the key nowhere else, either.
         const headers = new Headers(hop.headers);
         headers.delete(this.#header);
-        hop = new Hop(hop.request(hop.redirect), { headers });
+        hop = new Hop(hop.request(hop.redirect), { ...hop.options, headers });
       }
       const response = ours
         ? await this.#call(hop, nested)
@@ -358,7 +369,9 @@ export class HeaderSession {
       }
       if (hops >= MAX_REDIRECTS) throw new SessionError("Too many redirects.");
       await drain(response);
-      hop = this.#next(hop, new URL(location, hop.url), response.status);
+      const url = new URL(location, hop.url);
+      if (!HTTP.test(url.protocol)) throw new SessionError(`${hop.url} redirects to no http or https URL.`);
+      hop = this.#next(hop, url, response.status);
     }
   }
 
@@ -368,13 +381,13 @@ export class HeaderSession {
       (status === 303 && hop.method !== "HEAD") || (status < 303 && hop.method === "POST");
     const headers = new Headers(hop.headers);
     if (url.origin !== new URL(hop.url).origin) {
-      headers.delete("Authorization");
-      headers.delete(this.#header);
+      for (const name of [...OF_ONE_ORIGIN, this.#header]) headers.delete(name);
     }
     const { signal, credentials } = hop;
+    const options = { ...hop.options, headers, signal, credentials };
     if (becomes || hop.body === undefined) {
-      for (const name of ["Content-Type", "Content-Length"]) headers.delete(name);
-      return new Hop(url, { method: becomes ? "GET" : hop.method, headers, signal, credentials });
+      for (const name of OF_A_BODY) headers.delete(name);
+      return new Hop(url, { ...options, method: becomes ? "GET" : hop.method });
     }
     if (!hop.repeatable) {
       throw new SessionError(`${hop.url} redirects a body that can be sent only once.`);
@@ -382,7 +395,7 @@ export class HeaderSession {
     const { method, body } = hop;
     // With the boundary that it is given when it is sent.
     if (body instanceof FormData) headers.delete("Content-Type");
-    return new Hop(url, { method, headers, body, signal, credentials });
+    return new Hop(url, { ...options, method, body });
   }
 
   // One call
@@ -400,7 +413,7 @@ export class HeaderSession {
       let response = null;
       try {
         response = await this.#fetch(hop.request("manual", this.#header, sent.key ?? "new"));
-        this.#capture(sent, response);
+        this.#capture(sent, response, nested);
       } finally {
         sent.awaited.delete(token);
         if (lead !== null) {
@@ -469,7 +482,7 @@ export class HeaderSession {
   }
 
   #owns(url) {
-    if (this.#origin !== null || !/^https?:$/.test(url.protocol)) return url.origin === this.#origin;
+    if (this.#origin !== null || !HTTP.test(url.protocol)) return url.origin === this.#origin;
     if (url.protocol === "http:" && !this.#insecure && !LOOPBACK.test(url.hostname)) {
       throw new InsecureOrigin(
         `${url.origin} is plain HTTP: a session key sent there can be read on the way. ` +
@@ -485,7 +498,7 @@ export class HeaderSession {
     return value !== null && KEY.test(value) && value.slice(0, ID_LENGTH) === this.id;
   }
 
-  #capture(sent, response) {
+  #capture(sent, response, nested) {
     const announced = response.headers.get(this.#header);
     if (announced !== null) {
       if (this.#held !== sent) {
@@ -498,7 +511,8 @@ export class HeaderSession {
       } else if (KEY.test(announced)) {
         if (announced !== sent.key) {
           const same = sent.lost !== null || (sent.key !== null && announced.startsWith(sent.id));
-          this.#replace(new Held(announced, same ? { line: sent.line } : {}));
+          const through = nested.length ? nested : same ? sent.through : [];
+          this.#replace(new Held(announced, same ? { line: sent.line, through } : { through }));
           if (sent.key !== null && !same) {
             console.warn(
               `${this.#origin} goes on with session ${this.id} in the place of session ${sent.id}; ` +
@@ -625,7 +639,8 @@ export class HeaderSession {
                 "it has to write to the session, through this client",
             )
           : null);
-      if (failed !== null) {
+      const brought = this.#held.key === null || lost !== null || this.#held.through.includes(flight);
+      if (failed !== null && brought) {
         // What a renewal that was given up may still bring does not count any more.
         const held = new Held(null, lost === null ? {} : { lost, line: this.#held.line });
         held.failed = flight;
