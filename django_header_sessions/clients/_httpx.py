@@ -39,9 +39,10 @@ class Trip:
 class Hop:
     """What one request was sent with, and whether what it announced has been taken."""
 
-    __slots__ = ("held", "settled", "trip")
+    __slots__ = ("held", "session", "settled", "trip")
 
-    def __init__(self, held: Held, trip: Trip) -> None:
+    def __init__(self, session: HttpxSession, held: Held, trip: Trip) -> None:
+        self.session = session
         self.held = held
         self.trip = trip
         self.settled = False
@@ -144,8 +145,16 @@ def keyed_headers(plain: type[Any]) -> type[Any]:
         def __len__(self) -> int:
             return int(super().__len__()) + 1
 
+        def on(self, headers: Any) -> KeyedHeaders:
+            """Other headers, with the same session key."""
+            name, value = self._session_header
+            return KeyedHeaders(plain(headers), name.decode("ascii"), value.decode("ascii"))
+
         def __repr__(self) -> str:
             return f"<{type(self).__name__} {plain(self)!r} and a session key>"
+
+        def __reduce__(self) -> Any:
+            return plain, (plain(self),)
 
     probe = KeyedHeaders(plain({"a": "b"}), "X-Probe", "c")
     if "X-Probe" in plain(probe) or (b"X-Probe", b"c") not in probe.raw:
@@ -156,12 +165,40 @@ def keyed_headers(plain: type[Any]) -> type[Any]:
     return KeyedHeaders
 
 
+def keyed_request(plain: type[Any]) -> type[Any]:
+    """A subclass of a library's `Request` that sends its session key whatever headers it is given.
+
+    Tracing gives it others in the last moment, copied from those that it had.
+    """
+
+    class KeyedRequest(plain):  # type: ignore[misc]
+        @property
+        def headers(self) -> Any:
+            return self.__dict__["headers"]
+
+        @headers.setter
+        def headers(self, headers: Any) -> None:
+            keyed = self.__dict__["headers"]
+            if hasattr(keyed, "on") and not isinstance(headers, type(keyed)):
+                headers = keyed.on(headers)
+            self.__dict__["headers"] = headers
+
+        def __reduce__(self) -> Any:
+            # For who keeps answers: without the key.
+            return plain.__new__, (plain,), self.__getstate__()
+
+    KeyedRequest.__name__ = plain.__name__
+    return KeyedRequest
+
+
 class HttpxSession(BlockingFlow):
     """What `HeaderSession` of `clients.httpx` and `clients.httpx2` share."""
 
     # Set by the module that is named for the library.
     _plain: type[Any]
     _keyed: type[Any]
+    _request: type[Any]
+    _keyed_request: type[Any]
     _byte_stream: type[Any]
     _async_byte_stream: type[Any]
 
@@ -181,10 +218,15 @@ class HttpxSession(BlockingFlow):
 
     def _on_request(self, request: Any) -> Done:
         # A hop inherits the mark of the request it comes from, but not its session header.
-        hop = request.extensions.get(SENT)
+        hop = self._hop(request)
         if hop is not None and not self._is_keyed(request) and self._is_ours(request):
             self._dress(request, self.current(), hop.trip)
         return DONE
+
+    def _hop(self, request: Any) -> Hop | None:
+        """How `request` was sent; `None` for a call of another session: a client may serve many."""
+        hop: Hop | None = request.extensions.get(SENT)
+        return None if hop is None or hop.session is not self else hop
 
     def _on_response(self, response: Any) -> Any:
         hop = self._settle_hop(response)
@@ -217,15 +259,16 @@ class HttpxSession(BlockingFlow):
                 headers = self._plain(headers)
             else:
                 del headers[self.header]
+        if type(request) is self._request:
+            request.__class__ = self._keyed_request
         request.headers = self._keyed(headers, self.header, held.value)
         KeysMasked.names.add(self.header_lower)
-        request.extensions[SENT] = Hop(held, trip)
+        request.extensions[SENT] = Hop(self, held, trip)
 
     def _settle_hop(self, response: Any) -> Hop | None:
         """Take what one hop announced, once; `None` for one that went out without the key."""
-        request = response.request
-        hop: Hop | None = request.extensions.get(SENT)
-        if hop is None or not self._is_keyed(request):
+        hop = self._hop(response.request)
+        if hop is None or not self._is_keyed(response.request):
             return None
         if not hop.settled:
             hop.settled = True

@@ -46,6 +46,13 @@ def mask(response: aiohttp.ClientResponse, header: str) -> None:
 
 def is_replayable(body: object) -> bool:
     """Whether a body that was sent can be sent once more."""
+    if isinstance(body, aiohttp.MultipartWriter):
+        parts = [is_replayable(part) for part, *_ in body]
+        if not all(parts):
+            return False
+    # Before 3.14.4 it has been consumed only when all of it was sent.
+    if isinstance(body, aiohttp.AsyncIterablePayload):
+        return False
     # The first versions with middlewares do not tell.
     consumed = getattr(body, "consumed", None)
     return isinstance(body, bytes | aiohttp.BytesPayload) if consumed is None else not consumed
@@ -115,7 +122,7 @@ class HeaderSession(Flow):
     async def keep_alive(self, client: aiohttp.ClientSession) -> float | None:
         """As `flow.BlockingFlow.keep_alive`."""
         if self.key is not None:
-            async with client.get(self.resource_url, middlewares=(self,)):
+            async with client.get(self.resource_url, middlewares=self._among(client)):
                 pass
         return self.expires_in
 
@@ -123,5 +130,12 @@ class HeaderSession(Flow):
         """As `flow.BlockingFlow.end`."""
         with self.ending() as answered:
             if self.is_there:
-                async with client.delete(self.resource_url, middlewares=(self,)) as response:
+                async with client.delete(
+                    self.resource_url, middlewares=self._among(client), raise_for_status=False
+                ) as response:
                     answered(response.status)
+
+    def _among(self, client: aiohttp.ClientSession) -> tuple[aiohttp.ClientMiddlewareType, ...]:
+        """The client's own middlewares, which have no public name, with this one among them."""
+        own = tuple(client._middlewares)
+        return own if self in own else (self, *own)

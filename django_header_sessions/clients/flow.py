@@ -152,7 +152,7 @@ class Flow:
             return self.resource
         if self.origin is None:
             raise SessionError("No call was made yet and no origin given: there is no session.")
-        return self.origin + self.resource
+        return f"{self.origin}/{self.resource.removeprefix('/')}"
 
     def owns(self, origin: str | None) -> bool:
         """Whether requests to `origin` carry the session. The first origin asked about is it.
@@ -320,7 +320,9 @@ class Flow:
                 key = SessionKey(values[0])
                 if key != sent.key:
                     same = sent.lost is not None or (sent.key is not None and key.id == sent.key.id)
-                    self._replace(Held(key, line=sent.line if same else None))
+                    held = Held(key, line=sent.line if same else None)
+                    held.through = _renewing.get() or (sent.through if same else ())
+                    self._replace(held)
                     if sent.key is not None and not same:
                         logger.warning(
                             "%s goes on with session %s in the place of session %s; what that one "
@@ -392,14 +394,15 @@ class Flow:
                 held = self._held
                 if held is not sent:
                     break
+                # Before it is looked who is awaited: who is answered then looks for this, unlocked.
+                if self._stir is None:
+                    self._stir = concurrent.futures.Future()
+                stir = self._stir
                 remaining = patience - time.monotonic()
                 if not sent.awaited or remaining <= 0:
                     if not self._ending:
                         self._forget_lost(sent)
                     raise self._lost(sent.key, "superseded", answer, renewed=False)
-                if self._stir is None:
-                    self._stir = concurrent.futures.Future()
-                stir = self._stir
             yield Wait(stir, remaining)
         # Without a key but in the same line, it is about to be renewed; the next round waits.
         if held.line is not sent.line or takes > MAX_TAKES:
@@ -472,8 +475,11 @@ class Flow:
                     f"what was called returned, and no session key was announced in {self.header}: "
                     "it has to write to the session, through this client"
                 )
-            if error is not None:
-                # What a renewal that was given up may still bring does not count any more.
+            held = self._held
+            brought = held.key is None or flight.lost is not None or flight in held.through
+            if error is not None and brought:
+                # What a renewal that was given up may still bring does not count any more. One
+                # that another call has made meanwhile, while this was to start one, stays.
                 line = None if flight.lost is None else self._held.line
                 held = Held(None, flight.lost, line)
                 held.failed = flight

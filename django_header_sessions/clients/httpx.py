@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from ._httpx import HttpxSession, keyed_headers, mask_keys
+from ._httpx import HttpxSession, keyed_headers, keyed_request, mask_keys
 from .flow import (
     InsecureOrigin,
     SessionError,
@@ -30,5 +30,7 @@ class HeaderSession(HttpxSession, httpx.Auth):
 
     _plain = httpx.Headers
     _keyed = keyed_headers(httpx.Headers)
+    _request = httpx.Request
+    _keyed_request = keyed_request(httpx.Request)
     _byte_stream = httpx.ByteStream
     _async_byte_stream = httpx.AsyncByteStream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx2
 
-from ._httpx import HttpxSession, keyed_headers, mask_keys
+from ._httpx import HttpxSession, keyed_headers, keyed_request, mask_keys
 from .flow import (
     InsecureOrigin,
     SessionError,
@@ -30,5 +30,7 @@ class HeaderSession(HttpxSession, httpx2.Auth):
 
     _plain = httpx2.Headers
     _keyed = keyed_headers(httpx2.Headers)
+    _request = httpx2.Request
+    _keyed_request = keyed_request(httpx2.Request)
     _byte_stream = httpx2.ByteStream
     _async_byte_stream = httpx2.AsyncByteStream

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import gc
 import time
+from functools import partial
 from typing import Any
 
 import requests
@@ -49,6 +50,10 @@ class Trip:
         self.session = session
         self.steps: Steps | None = None
         self.held: Held | None = None
+
+    def __reduce__(self) -> Any:
+        # For who keeps answers: what was sent is on its way no longer.
+        return partial, (as_it_came,)
 
     def board(self, request: requests.PreparedRequest) -> None:
         """Make the request that the library is about to send the first of this call."""
@@ -108,6 +113,10 @@ class Trip:
             raise
         finally:
             steps.close()
+
+
+def as_it_came(response: requests.Response, **how: Any) -> requests.Response:
+    return response
 
 
 def advance(session: HeaderSession, steps: Steps, answer: Answer | None) -> Held:
@@ -187,7 +196,7 @@ class HeaderSession(BlockingFlow, requests.auth.AuthBase):
         answer = Answer(response.status_code)
         if self.header in headers:
             # The library joins what came more than once.
-            answer.announced = headers[self.header].split(",")
+            answer.announced = [value.strip() for value in headers[self.header].split(",")]
         answer.expires_in = headers.get(EXPIRES_IN)
         if response.status_code >= 400:
             request = response.request

@@ -38,7 +38,7 @@ class Held:
     done when the call that goes alone is (`owner` made it), `tried` is true once such a call was
     answered without making a session, `lost` is the id of the session that was there before and
     must be renewed before anything else is sent, and `failed` the renewal of it that came to
-    nothing.
+    nothing. `through` are the renewals that were to bring a key, and did.
     """
 
     __slots__ = (
@@ -50,6 +50,7 @@ class Held:
         "line",
         "lost",
         "owner",
+        "through",
         "tried",
         "value",
     )
@@ -66,6 +67,7 @@ class Held:
         self.failed: Flight | None = None
         self.leader: concurrent.futures.Future[None] | None = None
         self.owner: object = None
+        self.through: tuple[Flight, ...] = ()
         self.tried = False
 
 

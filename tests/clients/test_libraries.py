@@ -6,6 +6,7 @@ import asyncio
 import copy
 import gc
 import importlib
+import json
 import logging
 import pickle
 import subprocess
@@ -36,7 +37,7 @@ from django_header_sessions.clients.origins import origin_of
 from django_header_sessions.clients.steps import Flight, Held, Launch, Step, Steps, Wait
 
 from .drivers import HttpxCaller, Options, Renew
-from .server import HEADER, Reply, Seen, Server, Session, make_key, problem
+from .server import HEADER, URN, Reply, Seen, Server, Session, make_key, problem
 from .test_conformance import SPELLINGS, statuses, together
 
 KEY = make_key()
@@ -192,6 +193,51 @@ def test_a_session_that_is_let_go(bare: HttpxCaller, server: Server) -> None:
     bare.session.forget()
     bare.call("PATCH", "/state", {})
     assert [seen.sent for seen in server.seen] == ["new", "new"]
+
+
+def test_a_start_that_fails_costs_no_session_that_another_call_has_made(
+    name: str, server: Server
+) -> None:
+    module = importlib.import_module(f"django_header_sessions.clients.{name}")
+    session = module.HeaderSession(origin=server.url)
+    sent, failing, made = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(seen: Seen) -> Reply:
+        sent.set()
+        failing.wait(10)
+        return server.write(seen)
+
+    def fail() -> None:
+        failing.set()
+        made.wait(10)
+        raise ZeroDivisionError
+
+    server.on("PATCH", "/slow", slow)
+    with importlib.import_module(name).Client(auth=session, base_url=server.url) as client:
+        client.get("/state")  # writes nothing: those after it do not wait for one another
+
+        def write() -> None:
+            client.patch("/slow", json={"a": 1})
+            made.set()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        sent.wait(10)
+        with pytest.raises(SessionNotStarted):
+            session.start(fail)
+        thread.join()
+        assert client.get("/state").json() == {"state": {"a": 1}}
+
+        def begin_and_fail() -> None:
+            client.patch("/state", json={})
+            client.post("/login")
+            raise ZeroDivisionError
+
+        # One of its own that was begun only, it forgets.
+        session.forget()
+        with pytest.raises(SessionNotStarted):
+            session.start(begin_and_fail)
+        assert session.key is None
 
 
 def test_start_waits_for_a_first_call(bare: HttpxCaller, server: Server) -> None:
@@ -378,6 +424,97 @@ def test_httpx_alone_says_when_a_hop_cannot_be_made_again(
         bare.call("POST", "/x", {})
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_client_with_the_hooks_of_one_session_serves_others_too(
+    mixed: bool, name: str, server: Server
+) -> None:
+    module = importlib.import_module(f"django_header_sessions.clients.{name}")
+    library = importlib.import_module(name)
+    ann, bob = module.HeaderSession(), module.HeaderSession()
+    hooks = ann.event_hooks
+    if mixed:
+        hooks = {kind: [*hooks[kind], *bob.event_hooks[kind]] for kind in hooks}
+    server.on("GET", "/between", lambda seen: redirect(302, "/state"))
+    server.on("DELETE", "/between", lambda seen: redirect(308, "/state"))
+    server.on("DELETE", "/state", lambda seen: Reply(204, headers=[(HEADER, "")]))
+    with library.Client(
+        auth=ann, base_url=server.url, event_hooks=hooks, follow_redirects=True, trust_env=False
+    ) as client:
+        client.patch("/state", json={"user": "ann"})
+        client.patch("/state", json={"user": "bob"}, auth=bob)
+        assert bob.key not in (None, ann.key)
+        for session, user in ((ann, "ann"), (bob, "bob")):
+            client.post("/login", auth=session)
+            client.patch("/state", json={"user": user}, auth=session)
+            assert client.get("/state", auth=session).json()["state"] == {"user": user}
+            assert client.get("/between", auth=session).json()["state"] == {"user": user}
+        ann_key = ann.key
+        try:
+            client.delete("/between", auth=bob)
+        except SessionError:
+            assert not mixed  # nobody carries bob's key on
+        else:
+            assert server.seen[-1].sent != ann_key
+            assert bob.key is None
+        assert ann.key == ann_key
+    assert len(server.sessions) == 2
+
+
+@pytest.mark.parametrize("hooks", [False, True])
+def test_who_replaces_the_headers_in_the_last_moment_takes_no_key_away(
+    hooks: bool, name: str, server: Server, other: Server
+) -> None:
+    """As tracing does, which adds one of its own."""
+    module = importlib.import_module(f"django_header_sessions.clients.{name}")
+    library = importlib.import_module(name)
+
+    class Traced(library.HTTPTransport):  # type: ignore[misc, name-defined]
+        def handle_request(self, request: Any) -> Any:
+            headers = library.Headers(request.headers)
+            headers["traceparent"] = "00"
+            request.headers = headers
+            return super().handle_request(request)
+
+    session = module.HeaderSession()
+    options = {"event_hooks": session.event_hooks} if hooks else {}
+    server.on("GET", "/away", lambda seen: redirect(302, other.url + "/x"))
+    with library.Client(
+        transport=Traced(), auth=session, base_url=server.url, follow_redirects=True, **options
+    ) as client:
+        for number in range(2):
+            client.patch("/state", json={str(number): number})
+        assert client.get("/state").json()["state"] == {"0": 0, "1": 1}
+        client.get("/away")
+        request = client.get("/state").request
+    assert [seen.headers.get("traceparent") for seen in server.seen] == ["00"] * 5
+    assert session.key is not None
+    assert server.seen[-1].sent == session.key
+    assert [seen.sent for seen in other.seen] == [None]
+    assert (repr(request), str(session.key) in repr(request.headers)) == (
+        f"<Request('GET', '{server.url}/state')>",
+        False,
+    )
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2", "requests"])
+def test_an_answer_can_be_kept(library: str, server: Server) -> None:
+    """Among processes, and on disk."""
+    module = importlib.import_module(f"django_header_sessions.clients.{library}")
+    session = module.HeaderSession()
+    with getattr(
+        importlib.import_module(library), "Session" if library == "requests" else "Client"
+    )() as client:
+        client.auth = session
+        client.patch(server.url + "/state", json={"a": 1})
+        answer = client.get(server.url + "/state")
+        for kept in (pickle.loads(pickle.dumps(answer)), copy.deepcopy(answer)):
+            assert kept.json() == {"state": {"a": 1}}
+            assert kept.request.method == "GET"
+        assert client.get(server.url + "/state").status_code == 200
+    if library != "requests":
+        assert str(session.key).encode() not in pickle.dumps(answer.request)
+
+
 def test_headers_that_would_hand_the_key_on_are_refused() -> None:
     from django_header_sessions.clients._httpx import keyed_headers
 
@@ -524,6 +661,31 @@ def test_a_hop_that_does_not_arrive_is_not_taken_for_the_one_before(
     caller.close()
 
 
+def test_of_a_key_that_was_superseded_who_is_answered_last_wakes_who_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though that call looks without a lock whether anybody waits, when none does yet."""
+    flow = Flow(key=KEY, origin="https://example.com", renew_timeout=60)
+    last, refused = flow.call(), flow.call()
+    next_steps([last, refused], None)
+
+    class Awaited(set[object]):
+        def __bool__(self) -> bool:
+            there = len(self) > 0
+            with suppress(StopIteration):
+                last.send(Answer(200))  # now
+            return there
+
+    held = flow.current()
+    held.awaited = Awaited(held.awaited)
+    answer = Answer(409, problem={"type": URN + "superseded", "executed": False}, idempotent=True)
+    step = refused.send(answer)
+    assert isinstance(step, Wait)
+    assert step.future.done()
+    with pytest.raises(SessionLost):
+        next(refused)
+
+
 # Bodies that can be sent once only
 
 
@@ -556,6 +718,73 @@ async def test_a_stream_is_not_repeated_by_aiohttp(server: Server) -> None:
     ):
         assert response.status == 503
     assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("form", [False, True])
+async def test_a_stream_that_was_broken_off_is_not_repeated_by_aiohttp(form: bool) -> None:
+    """The answer is there before the body has ended."""
+    lost = json.dumps({"type": URN + "unknown", "executed": False})
+    head = "HTTP/1.1 401 Unauthorized\r\nContent-Type: application/problem+json\r\n"
+    asked, answered = 0, asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"{head}Content-Length: {len(lost)}\r\n\r\n{lost}".encode())
+        await answered.wait()
+        writer.close()
+
+    async def body() -> Any:
+        yield b"{}"
+        await answered.wait()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listening:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        session = sessions_aiohttp.HeaderSession(key=KEY, origin=url, renew=make_key)
+        data: Any = body()
+        if form:
+            data = aiohttp.MultipartWriter()
+            data.append_payload(aiohttp.AsyncIterablePayload(body()))
+        async with aiohttp.ClientSession(middlewares=[session]) as client:
+            with pytest.raises(SessionLost):
+                await client.post(url + "/x", data=data)
+        answered.set()
+    assert asked == 1
+
+
+def test_what_aiohttp_can_send_twice() -> None:
+    async def body() -> Any:
+        yield b""
+
+    is_replayable = sessions_aiohttp.is_replayable
+    stream, form = aiohttp.AsyncIterablePayload(body()), aiohttp.MultipartWriter()
+    form.append(b"a")
+    whole = is_replayable(form)
+    form.append(stream)
+    assert (is_replayable(b""), is_replayable(aiohttp.BytesPayload(b""))) == (True, True)
+    assert (whole, is_replayable(form), is_replayable(stream)) == (True, False, False)
+
+
+async def test_aiohttp_keeps_alive_and_ends_through_the_middlewares_of_the_client(
+    server: Server,
+) -> None:
+    async def pass_gateway(request: Any, handler: Any) -> Any:
+        request.headers["X-Gateway"] = "open"
+        return await handler(request)
+
+    session = sessions_aiohttp.HeaderSession()
+    lists: list[list[Any]] = [[session, pass_gateway], [pass_gateway]]
+    for own in lists:
+        async with aiohttp.ClientSession(middlewares=own, raise_for_status=True) as client:
+            for _ in range(2 if session not in own else 1):
+                await client.patch(server.url + "/state", json={}, middlewares=(session,))
+            await session.keep_alive(client)
+            with pytest.raises(SessionError, match="answered 404"):
+                await session.end(client)
+            assert session.key is not None
+        for seen in server.of("/api/sessions/current/"):
+            assert (seen.headers.get("X-Gateway"), seen.sent) == ("open", session.key)
 
 
 def test_a_streamed_answer_stays_a_stream(bare: HttpxCaller, server: Server) -> None:
