@@ -79,7 +79,7 @@ def _under(policy: Policy, view: Callable[P, R]) -> Callable[P, R]:
         return await answer if isawaitable(answer) else answer
 
     def run(request: Any, *args: Any, **kwargs: Any) -> Any:
-        if in_event_loop() and not session_of(request)._sync:
+        if in_event_loop() and not session_of(request).is_sync:
             # The dispatch of an async view is itself no coroutine function, but it is awaited.
             return arun(request, *args, **kwargs)
         policy.begin(request)
@@ -134,7 +134,8 @@ def _told(response: HttpResponseBase, request: HttpRequest, came_without: bool) 
 
     def tell(response: HttpResponseBase) -> None:
         patch_vary_headers(response, (*told_apart_by(), "Cookie"))
-        if came_without and request.session.modified:
+        session = getattr(request, "session", None)
+        if came_without and getattr(session, "modified", False):
             patch_cache_control(response, private=True)
 
     later: Any = getattr(response, "add_post_render_callback", None)

@@ -84,7 +84,8 @@ class SessionStore(SessionBase):
 
     Without arguments it is a new cookie session, as Django's test client and scripts expect. The
     middleware says more: the transport, what tells the origin of a session that is created, the
-    error to raise where none may be, and the context that the request names.
+    error to raise where a header session is to be and none may, and the context that the request
+    names.
     """
 
     _modified = False
@@ -123,7 +124,9 @@ class SessionStore(SessionBase):
         self._expires_in: int | None = None
         self._user: str | None = None
         self._opened_key: SessionKey | None = None
-        self._sync = False
+        self.is_sync = False
+        """Whether the async methods use the sync client, too: the loop of an async view inside a
+        WSGI server lives for that view alone, and a connection made in it would die with it."""
         self.turn = Turn()
         """What stores the session, or has its key sent, takes it."""
         super().__init__(session_key)
@@ -166,6 +169,13 @@ class SessionStore(SessionBase):
     def last_commit(self, value: bool) -> None:
         _finishing.set(self if value else None)
 
+    def another(self, transport: Transport) -> SessionStore:
+        """A new session of this request, which a view may put in the place of this one: of the
+        other transport, for who is to be handed a key for the cookie that was sent."""
+        session = type(self)(transport=transport, origin=self._origin, refusal=self._refusal)
+        session.is_sync = self.is_sync
+        return session
+
     # Opening.
 
     def open(self, policy: Policy | None = None) -> bool:
@@ -175,11 +185,7 @@ class SessionStore(SessionBase):
 
         A cookie that opens nothing is kept until somebody looks into the session, as in Django: an
         answer to a browser that has signed in meanwhile must not have it forget its cookie.
-
-        From here on the async methods use the sync client too: the loop of an async view inside a
-        WSGI server lives for that view alone, and a connection made in it would die with it.
         """
-        self._sync = True
         return self._run(self._open(policy, early=True))
 
     async def aopen(self, policy: Policy | None = None) -> bool:
@@ -382,7 +388,7 @@ class SessionStore(SessionBase):
     @in_turn
     def _create(self, counter: dict[str, bytes] | None = None) -> Steps[None]:
         self._check_writable()
-        if self._refusal is not None:
+        if self._refusal is not None and self.transport == HEADER:
             raise self._refusal
         self._check_unsealed()
         if not hasattr(self, "_session_cache"):
@@ -712,7 +718,7 @@ class SessionStore(SessionBase):
         await self._arun(self._locked(wait, lease))
 
     def _check_may_wait(self) -> None:
-        if not self._sync and in_event_loop():
+        if not self.is_sync and in_event_loop():
             raise SynchronousOnlyOperation(
                 "To wait for the session here would hold up all requests of this event loop. Use "
                 '"async with session.serialized()", or await session.alock().'
@@ -948,7 +954,7 @@ class SessionStore(SessionBase):
         try:
             match step:
                 case Verb():
-                    return step.ask(self._store) if self._sync else await step.aask(self._store)
+                    return step.ask(self._store) if self.is_sync else await step.aask(self._store)
                 case Send():
                     return await step.asend()
                 case Wait():

@@ -212,6 +212,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
     ) -> HttpResponseBase | None:
         """Answer what a view let pass, so that it is not logged as a fault of the view's."""
         session = cast("Any", getattr(request, "session", None))
+        exception = alone(exception)
         if isinstance(exception, TOLD_ON_COOKIES):
             # The view did not get to its end, so that nothing it did before is kept either.
             try:
@@ -232,17 +233,15 @@ class HeaderSessionMiddleware(SessionMiddleware):
             # A page of another site cannot add a header without CORS consent, and no cookie was
             # read. Django's and DRF's own test clients rely on the same attribute.
             request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
-        refusal = None
-        if claim.transport == HEADER and not claim.carries_header and insecure(request):
-            # With the header it was refused before.
-            refusal = SessionInsecure(PLAIN)
-        return cast("Any", self.SessionStore)(
+        session = cast("Any", self.SessionStore)(
             claim.key,
             transport=claim.transport,
             origin=lambda: recorded_origin(request),
-            refusal=refusal,
+            refusal=SessionInsecure(PLAIN) if insecure(request) else None,
             context_name=context_of(request),
         )
+        session.is_sync = isinstance(request, WSGIRequest)
+        return session
 
     def _is_ours(self, session: object) -> bool:
         return isinstance(session, cast("type", self.SessionStore))
@@ -260,6 +259,9 @@ class HeaderSessionMiddleware(SessionMiddleware):
                 response = self.process_response(request, cast("HttpResponse", response))
             except TOLD_ON_COOKIES as error:
                 fault = error
+            except Exception as error:
+                # Answered here, as Django would, so that the browser is told of a key that is new.
+                response = replaced(response, response_for_exception(request, error))
             finally:
                 if ours:
                     session.last_commit = False
@@ -272,12 +274,19 @@ class HeaderSessionMiddleware(SessionMiddleware):
             set_cookie_anew(response, claim, session)
         if fault is not None:
             return response
-        if getattr(session, "accessed", False):
+        if getattr(session, "accessed", False) or claim.transport == HEADER:
             # The same request with a session header would have had another session.
             patch_vary_headers(response, told_apart_by())
         if ours:
             session.sealed = True
         return response
+
+
+def alone(exception: Exception) -> Exception:
+    """What an ``asyncio.TaskGroup`` makes a group of where one task failed: that task's own."""
+    while isinstance(exception, ExceptionGroup) and len(exception.exceptions) == 1:
+        (exception,) = exception.exceptions
+    return exception
 
 
 def warn_of_other_processes(request: HttpRequest) -> None:

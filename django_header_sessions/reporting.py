@@ -6,6 +6,7 @@ in the request's own places is made a ``SessionKey``, whose ``repr`` shows its i
 
 from __future__ import annotations
 
+from collections.abc import ItemsView
 from typing import Any
 
 from django.conf import settings
@@ -60,8 +61,16 @@ def hidden(value: str) -> str:
 class AnnouncingHeaders(ResponseHeaders):
     """The headers of an answer that announces a key, whose ``repr`` shows no key.
 
-    The values stay plain: wsgiref, which runserver is made of, takes nothing but a ``str`` itself.
+    Nor does that of a value that is asked for by its name. In ``items()`` they stay plain: wsgiref,
+    which runserver is made of, takes nothing but a ``str`` itself.
     """
+
+    def __getitem__(self, name: str) -> str:
+        value = super().__getitem__(name)
+        return keys.parse(value) or value
+
+    def items(self) -> ItemsView[str, str]:
+        return dict(self._store.values()).items()
 
     def __repr__(self) -> str:
         return repr({name: keys.parse(value) or value for name, value in self.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable
 from inspect import isawaitable
@@ -9,18 +10,21 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.contrib.auth.models import User
 from django.contrib.sessions.backends.cache import SessionStore as DjangosOwn
 from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookies
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.contrib.sessions.serializers import JSONSerializer
 from django.core.cache import cache
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import SynchronousOnlyOperation
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.urls import path
+from django.utils.decorators import async_only_middleware, sync_only_middleware
 
 from django_header_sessions import registry
+from django_header_sessions.decorators import vary_on_session
 from django_header_sessions.engine import SessionStore
 from django_header_sessions.exceptions import SessionBusy, SessionUnavailable
 from django_header_sessions.middleware import HeaderSessionMiddleware
@@ -329,3 +333,114 @@ def test_why_plain_http_was_refused_is_logged(
     response = Client(headers=headers).get(asking(["set", "n", 1]))
     assert response.status_code == 403
     assert any("SECURE_PROXY_SSL_HEADER" in logged for logged in caplog.messages)
+
+
+# Whose event loop an async view runs in.
+
+
+@sync_only_middleware
+def sync_inside(get_response: Any) -> Any:
+    return lambda request: get_response(request)
+
+
+@async_only_middleware
+def async_inside(get_response: Any) -> Any:
+    async def middleware(request: HttpRequest) -> Any:
+        return await get_response(request)
+
+    return middleware
+
+
+async def tells_its_loop(request: HttpRequest) -> JsonResponse:
+    """Whether the session may wait in this loop, by a ``with``; and what a task of it asks by."""
+    may_wait = True
+    session: Any = request.session
+    try:
+        with session.serialized():
+            pass
+    except SynchronousOnlyOperation:
+        may_wait = False
+    await session.aset("n", 1)
+    return JsonResponse({"may_wait": may_wait, "loop": id(asyncio.get_running_loop())})
+
+
+@pytest.mark.parametrize("inside", [(), ("sync_inside",), ("async_inside",)])
+async def test_an_async_view_is_asked_in_the_loop_that_it_runs_in(
+    settings: Any, inside: tuple[str, ...]
+) -> None:
+    """Whatever the middlewares between have Django run ours in."""
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, *(f"{__name__}.{each}" for each in inside)]
+    settings.ROOT_URLCONF = type("urls", (), {"urlpatterns": [path("", tells_its_loop)]})
+    headers = {KEY: stored_key()}
+    answer = (await AsyncClient().get("/", headers=headers)).json()
+    # The server's own, which nothing may hold up.
+    assert answer == {"may_wait": False, "loop": id(asyncio.get_running_loop())}
+    answer = (await sync_to_async(Client().get)("/", headers=headers)).json()
+    # One that lives for this view alone, and so do connections that are made in it.
+    assert answer["may_wait"]
+
+
+# Errors that come in company.
+
+
+async def together(request: HttpRequest) -> HttpResponse:
+    async def fail(times: int) -> None:
+        raise SessionBusy("Somebody else has it.")
+
+    async with asyncio.TaskGroup() as group:
+        for times in range(int(request.GET["times"])):
+            group.create_task(fail(times))
+    raise AssertionError
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, 409), (2, 500)])
+async def test_what_a_task_of_a_group_let_pass_is_answered_as_what_a_view_lets_pass(
+    settings: Any, times: int, status: int
+) -> None:
+    settings.ROOT_URLCONF = type("urls", (), {"urlpatterns": [path("", together)]})
+    client = AsyncClient(raise_request_exception=False)
+    assert (await client.get("/", {"times": times})).status_code == status
+
+
+# Sessions that a view puts in the place of its own.
+
+
+def hands_over(request: HttpRequest) -> HttpResponse:
+    session: Any = request.session
+    request.session = session.another("header")
+    request.session["n"] = 1
+    return HttpResponse()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_session_that_is_handed_over_is_recorded_and_refused_as_any(
+    settings: Any, secure: bool
+) -> None:
+    settings.HEADER_SESSIONS_SECURE = secure
+    settings.ROOT_URLCONF = type("urls", (), {"urlpatterns": [path("admin/", hands_over)]})
+    response = Client().get("/admin/", headers={"User-Agent": "curl/8"}, REMOTE_ADDR="192.0.2.7")
+    assert response.status_code == (403 if secure else 200)
+    assert (KEY in response.headers) is not secure
+    if not secure:
+        live = registry.get(response[KEY][:15])
+        assert live is not None
+        assert (live.ip, live.user_agent, live.transport) == ("192.0.2.7", "curl/8", "header")
+
+
+@pytest.mark.parametrize("view", [views.do, vary_on_session(views.do)])
+def test_an_answer_without_a_session_varies_all_the_same(settings: Any, view: Any) -> None:
+    settings.ROOT_URLCONF = type("urls", (), {"urlpatterns": [path("", view)]})
+    response = Client().get(asking(["remove_session"], view="/"))
+    assert response.status_code == 200
+    assert KEY in response["Vary"]
+
+
+def test_what_an_answer_announces_shows_no_key_to_who_asks_for_it_by_name() -> None:
+    response = Client().get(asking(["set", "n", 1]))
+    key = dict(response.items())[KEY]
+    assert len(key) == 40
+    assert type(key) is str  # wsgiref takes nothing else
+    for value in (response[KEY], response.headers.get(KEY), list(response.headers.values())):
+        assert key not in repr(value)
+        assert key[:15] in repr(value)
+    assert response[KEY] == key

@@ -19,10 +19,10 @@ from .face import Sessions
 # What no twin is needed for, as it never asks the store.
 STORELESS = {
     *("clear", "decode", "encode", "get_session_cookie_age", "is_empty"),
-    *("readonly", "serialized"),
+    *("another", "readonly", "serialized"),
 }
 OURS = {
-    *("open", "increment", "lock", "unlock", "finish"),
+    *("another", "open", "increment", "lock", "unlock", "finish"),
     *("context", "contexts", "end_context", "new_context", "save_contexts"),
 }
 
@@ -119,7 +119,7 @@ async def test_the_async_half_stays_in_the_event_loop_on_redis(
     await other.delete()
 
 
-async def test_a_session_that_was_opened_in_sync_never_connects_in_the_loop(
+async def test_a_session_of_a_loop_that_will_not_last_never_connects_in_it(
     any_store: Store, transport: Any, monkeypatch: Any
 ) -> None:
     """As in an async view inside a WSGI server, whose loop lives for that view alone."""
@@ -129,12 +129,17 @@ async def test_a_session_that_was_opened_in_sync_never_connects_in_the_loop(
 
     monkeypatch.setattr(redis.asyncio.ConnectionPool, "__init__", connect)
     session = SessionStore(transport=transport)
+    session.is_sync = True
     session.open()
     await session.aset("a", 1)
     await session.asave()
     assert await session.aincrement("n") == 1
     await session.acycle_key()
+    found = session.another(transport)
+    await found.aset("b", 1)
+    await found.asave()
     found = SessionStore(session.session_key, transport=transport)
+    found.is_sync = True
     assert found.open()
     assert await found.aget("a") == 1
     await found.aflush()

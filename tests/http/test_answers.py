@@ -249,6 +249,7 @@ def test_an_unknown_cookie_that_nobody_looks_at_is_left_alone(site: Site) -> Non
         (["set", "n", "x" * 300], 413),
         (["fail"], 500),
         (["answer", 502], 502),
+        (["break_codec"], 500),
     ],
 )
 def test_a_browser_is_told_of_a_rotation_whatever_failed_after_it(
