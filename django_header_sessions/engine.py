@@ -1006,4 +1006,4 @@ def _ms(seconds: float) -> int:
 def _ms_until(moment: datetime | str) -> int:
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)
-    return int((moment - timezone.now()) / timedelta(milliseconds=1))
+    return min(int((moment - timezone.now()) / timedelta(milliseconds=1)), LONGEST * 1000)

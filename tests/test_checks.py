@@ -6,6 +6,7 @@ import pickle
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,10 +19,12 @@ from django.core import signing
 from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
+from django.core.cache.backends.memcached import BaseMemcachedCache
 from django.core.checks import Error, Warning, run_checks
 from django.core.management import call_command
 from django.test import Client
 from django.urls import include, path
+from django.utils.translation import gettext_lazy
 from django.views.debug import SafeExceptionReporterFilter
 
 from django_header_sessions import checks
@@ -38,6 +41,17 @@ class OwnMiddleware(HeaderSessionMiddleware):
 
 class OwnRemoteUser(RemoteUserMiddleware):
     """A project's own, made of Django's."""
+
+
+class OwnMemcached(BaseMemcachedCache):
+    """As Django's are, of a library that need not be there."""
+
+    def __init__(self, server: Any, params: dict[str, Any]) -> None:
+        library: Any = SimpleNamespace(Client=None)
+        super().__init__(server, params, library, value_not_found_exception=KeyError)
+
+    def close(self, **kwargs: Any) -> None:
+        """Nothing was opened."""
 
 
 class OwnDummy(DummyCache):
@@ -168,7 +182,7 @@ RAISED: dict[str, list[dict[str, Any]]] = {
     ],
     "E007": [
         {"HEADER_SESSIONS_COOKIE_PATHS": paths}
-        for paths in ("/admin/", ["admin/"], ["/admin/", ""], ["/admin/", 1])
+        for paths in ("/admin/", ["admin/"], ["/admin/", ""], ["/admin/", 1], None, 5, True)
     ],
     "E008": [
         {f"HEADER_SESSIONS_{name}": value}
@@ -182,6 +196,8 @@ RAISED: dict[str, list[dict[str, Any]]] = {
         {"HEADER_SESSIONS_CLIENT_IP": "nowhere.at_all"},
         {"HEADER_SESSIONS_CLIENT_IP": f"{__name__}.not_there"},
         {"HEADER_SESSIONS_CLIENT_IP": f"{__name__}.LOCMEM"},
+        {"HEADER_SESSIONS_CLIENT_IP": str},
+        {"HEADER_SESSIONS_CLIENT_IP": 5},
     ],
     "E012": [{"SESSION_CACHE_ALIAS": "sessions"}],
     "E013": [
@@ -211,6 +227,10 @@ RAISED: dict[str, list[dict[str, Any]]] = {
     "E015": [
         cache("django.core.cache.backends.filebased.FileBasedCache", LOCATION="/nowhere")
         | {"HEADER_SESSIONS_MAX_PER_USER": 2},
+    ],
+    "E016": [
+        cache(f"{__name__}.OwnMemcached", LOCATION=location)
+        for location in (["a:1", "b:1"], "a:1;b:1")
     ],
     "E030": [
         before_ours(AUTHENTICATION),
@@ -284,6 +304,10 @@ RAISED: dict[str, list[dict[str, Any]]] = {
     "W036": [{"HEADER_SESSIONS_HEADER": name} for name in ("X-Sid", "Mcp-Session-Id")],
 }
 NOT_RAISED: dict[str, list[dict[str, Any]]] = {
+    "E016": [
+        cache(f"{__name__}.OwnMemcached", LOCATION="a:1"),
+        redis("redis://h/0,redis://h/1"),
+    ],
     "E001": [{"SESSION_ENGINE": "tests.django.engine"}],
     "E002": [{"MIDDLEWARE": middleware((OURS, f"{__name__}.OwnMiddleware"))}],
     "E003": [{"MIDDLEWARE": middleware((OURS, DJANGOS))}],
@@ -467,6 +491,20 @@ def test_w003_plain_http_is_a_warning_of_check_deploy_alone(settings: Any) -> No
     assert "W003" not in raised()
     settings.HEADER_SESSIONS_SECURE = True
     assert "W003" not in raised(deploy=True)
+
+
+@pytest.mark.parametrize("location", [Path("/nowhere"), gettext_lazy("/nowhere"), None])
+@pytest.mark.parametrize("alias", ["default", "other"])
+def test_a_location_may_be_whatever_django_takes(settings: Any, alias: str, location: Any) -> None:
+    settings.CACHES = {
+        "default": {"BACKEND": DJANGO_REDIS, "LOCATION": location, "OPTIONS": TIMEOUTS},
+        "other": {"BACKEND": LOCMEM, "LOCATION": location, "OPTIONS": {"MAX_ENTRIES": 1000}},
+    }
+    if isinstance(location, Path):
+        files = "django.core.cache.backends.filebased.FileBasedCache"
+        settings.CACHES["thumbs"] = {"BACKEND": files, "LOCATION": location}
+    settings.SESSION_CACHE_ALIAS = alias
+    assert raised() == {}
 
 
 @pytest.mark.parametrize(

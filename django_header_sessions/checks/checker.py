@@ -57,7 +57,7 @@ def places(of: str) -> list[int]:
 def cookie_paths() -> tuple[str, ...] | None:
     """``HEADER_SESSIONS_COOKIE_PATHS``; None where they are no paths, which is an error itself."""
     paths = conf.HEADER_SESSIONS_COOKIE_PATHS
-    if isinstance(paths, str) or not all(
+    if not isinstance(paths, list | tuple | set | frozenset) or not all(
         isinstance(path, str) and path.startswith("/") for path in paths
     ):
         return None

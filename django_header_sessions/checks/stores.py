@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
+from django.core.cache import caches
 from django.core.checks import CheckMessage, Error, Tags, Warning
+from django.db import connections, router
 
 from ..conf import conf
 from .checker import check, subclasses
@@ -17,12 +19,12 @@ LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
 DJANGO_REDIS = "django_redis.cache.RedisCache"
 BUILT_IN_REDIS = "django.core.cache.backends.redis.RedisCache"
 LISTING = (LOCMEM, BUILT_IN_REDIS, DJANGO_REDIS)
-CULLING = (
-    LOCMEM,
-    "django.core.cache.backends.filebased.FileBasedCache",
-    "django.core.cache.backends.db.DatabaseCache",
-)
+DATABASE = "django.core.cache.backends.db.DatabaseCache"
+MEMCACHED = "django.core.cache.backends.memcached.BaseMemcachedCache"
+CULLING = (LOCMEM, "django.core.cache.backends.filebased.FileBasedCache", DATABASE)
 """Django's own that throw out entries beyond ``MAX_ENTRIES``."""
+
+TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 
 CLUSTER_FACTORY = "django_header_sessions.stores.cluster.ClusterConnectionFactory"
 
@@ -45,6 +47,14 @@ def check_cache() -> Iterator[CheckMessage]:
             hint="Set SESSION_CACHE_ALIAS to a cache that keeps what it is given.",
             id="header_sessions.E013",
         )
+    elif subclasses(backend, MEMCACHED) and len(_locations(config)) > 1:
+        yield Error(
+            f"The cache {alias!r} spreads sessions over several servers of memcached, and where "
+            "one is down its clients take another: an outage would sign people out, and sessions "
+            "that were ended meanwhile would be there again.",
+            hint="Name one server in LOCATION, or use django-redis.",
+            id="header_sessions.E016",
+        )
     elif any(subclasses(backend, path) for path in LISTING):
         pass
     elif conf.HEADER_SESSIONS_MAX_PER_USER is not None:
@@ -62,7 +72,7 @@ def check_cache() -> Iterator[CheckMessage]:
             id="header_sessions.W002",
         )
     factory = getattr(settings, "DJANGO_REDIS_CONNECTION_FACTORY", "")
-    factory = config.get("OPTIONS", {}).get("CONNECTION_FACTORY") or factory
+    factory = _options(config).get("CONNECTION_FACTORY") or factory
     cluster = subclasses(factory, CLUSTER_FACTORY)
     buckets = conf.HEADER_SESSIONS_BUCKETS or (256 if cluster else 1)
     if buckets != 1 and "{" in config.get("KEY_PREFIX", ""):
@@ -82,11 +92,18 @@ def check_redis() -> Iterator[CheckMessage]:
     django_redis = subclasses(backend, DJANGO_REDIS)
     if not django_redis and not subclasses(backend, BUILT_IN_REDIS):
         return
-    options = config.get("OPTIONS", {})
-    of_connections = options.get("CONNECTION_POOL_KWARGS", {}) if django_redis else options
+    options = _options(config)
+    of_connections = (options.get("CONNECTION_POOL_KWARGS") or {}) if django_redis else options
+    if of_connections.get("decode_responses"):
+        yield Error(
+            f"The cache {alias!r} decodes what Redis answers (decode_responses), and a session "
+            "holds bytes that are no text.",
+            hint="Remove the option from the alias of the sessions.",
+            id="header_sessions.E024",
+        )
     unset = [
         name
-        for name in ("socket_timeout", "socket_connect_timeout")
+        for name in TIMEOUTS
         if not of_connections.get(name)
         and not (django_redis and options.get(name.upper()))
         and f"{name}=" not in str(config.get("LOCATION", ""))
@@ -119,14 +136,41 @@ def check_redis() -> Iterator[CheckMessage]:
             "other caches an alias of their own.",
             id="header_sessions.E020",
         )
-    location = config.get("LOCATION", "")
-    # django-redis takes a list, or a text with commas: the primary, then replicas to read from.
-    urls = re.split("[;,]", location) if isinstance(location, str) else list(location)
+    if options.get("SENTINELS"):
+        of_sentinels = options.get("SENTINEL_KWARGS") or {}
+        names = " and ".join(name for name in TIMEOUTS if not of_sentinels.get(name))
+        if names:
+            yield Warning(
+                f"The cache {alias!r} does not set {names} for its Sentinels, so one that hangs "
+                "holds up every thread for as long as redis-py likes.",
+                hint=f"Set {names} in OPTIONS['SENTINEL_KWARGS'] to a few seconds at the most, and "
+                "a retry of None.",
+                id="header_sessions.W024",
+            )
+    closing = getattr(settings, "DJANGO_REDIS_CLOSE_CONNECTION", False)
+    if options.get("CLOSE_CONNECTION", closing):
+        yield Warning(
+            f"The cache {alias!r} closes its connections at the end of each request, those of "
+            "other threads too.",
+            hint="Remove CLOSE_CONNECTION, or give the sessions an alias without it.",
+            id="header_sessions.W025",
+        )
     client = str(options.get("CLIENT_CLASS", ""))
+    if subclasses(client, "django_redis.client.sharded.ShardClient"):
+        yield Error(
+            f"The cache {alias!r} spreads its entries over several servers by itself (ShardClient),"
+            " and a session and the lists that name it have to be on one.",
+            hint="Use the default client class; or Redis Cluster, with "
+            f"CONNECTION_FACTORY = {CLUSTER_FACTORY!r}.",
+            id="header_sessions.E025",
+        )
+        return
+    # django-redis takes a list, or a text with commas: the primary, then replicas to read from.
+    urls = _locations(config)
     if (
         len(urls) > 1
         or subclasses(client, "django_redis.client.SentinelClient")
-        or any(re.search(r"is_master=(0|f|n)", str(url), re.IGNORECASE) for url in urls)
+        or any(re.search(r"is_master=(0|f|n)", url, re.IGNORECASE) for url in urls)
     ):
         yield Error(
             f"The cache {alias!r} reads from replicas, which learn of a session too late.",
@@ -158,12 +202,42 @@ def check_shared_place() -> Iterator[CheckMessage]:
 
 def _place(config: dict[str, Any]) -> set[tuple[str, str]]:
     """Where a cache keeps what it is given; empty where that is nowhere, or not known."""
-    backend, location = str(config.get("BACKEND", "")), config.get("LOCATION", "")
+    backend = str(config.get("BACKEND", ""))
     kind = next((path for path in (*LISTING, *CULLING) if subclasses(backend, path)), "")
     if kind == BUILT_IN_REDIS:
         kind = DJANGO_REDIS
-    urls = re.split("[;,]", location) if isinstance(location, str) else location
-    return {(kind, str(url)) for url in urls} if kind else set()
+    return {(kind, url) for url in _locations(config)} if kind else set()
+
+
+def _locations(config: dict[str, Any]) -> list[str]:
+    """The ``LOCATION`` of a cache, which may be a path, a text with commas, a list or nothing."""
+    location = config.get("LOCATION") or ""
+    if isinstance(location, list | tuple | set):
+        return [str(each) for each in location]
+    return re.split("[;,]", str(location))
+
+
+def _options(config: dict[str, Any]) -> dict[str, Any]:
+    return config.get("OPTIONS") or {}
+
+
+@check(Tags.caches)
+def check_transactions() -> Iterator[CheckMessage]:
+    alias = settings.SESSION_CACHE_ALIAS
+    config = settings.CACHES.get(alias, {})
+    if not subclasses(str(config.get("BACKEND", "")), DATABASE):
+        return
+    cache: Any = caches[alias]
+    database = router.db_for_write(cache.cache_model_class)
+    if connections[database].settings_dict["ATOMIC_REQUESTS"]:
+        yield Error(
+            f"The cache {alias!r} of the sessions is a table of the database {database!r}, whose "
+            "ATOMIC_REQUESTS takes back what a request that fails has done: a session that it "
+            "ended would be there again, and a key that it announced would open nothing.",
+            hint="Use django-redis; or give the table a database alias of its own, without "
+            "ATOMIC_REQUESTS, by a router.",
+            id="header_sessions.E026",
+        )
 
 
 @check(Tags.caches)
@@ -172,7 +246,7 @@ def check_culling() -> Iterator[CheckMessage]:
     config = settings.CACHES.get(alias, {})
     if not any(subclasses(str(config.get("BACKEND", "")), path) for path in CULLING):
         return
-    options = config.get("OPTIONS", {})
+    options = _options(config)
     most = options.get("MAX_ENTRIES", config.get("MAX_ENTRIES", 300))
     alert = conf.HEADER_SESSIONS_ALERT_COUNT
     needed = max(1000, alert if isinstance(alert, int) else 0)

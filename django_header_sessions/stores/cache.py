@@ -5,14 +5,17 @@ others: it lists nothing; a verb takes several round trips; values go through th
 serialiser; and changes are merged under a lock made with ``cache.add``. That lock expires after
 ``LEASE`` seconds, so that a server which died does not lock a session for ever, and it is no
 fence: a server that stalled for longer while it held the lock may undo what others did meanwhile.
+The file cache's ``add`` is two steps, so there the lock is the operating system's, on a file.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import secrets
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast
@@ -20,6 +23,9 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, cast
 from asgiref.sync import sync_to_async
 from django.core.cache import BaseCache, caches
 from django.core.cache.backends.db import BaseDatabaseCache
+from django.core.cache.backends.filebased import FileBasedCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.files import locks
 from django.db import DatabaseError, InterfaceError
 
 from ..conf import conf
@@ -143,6 +149,7 @@ class CacheStore:
         # Connections to a database belong to the one thread of the request. Any other cache is
         # asked in another: sync code may wait there for what is asked here to be done.
         self._in_own_thread = isinstance(self._cache, BaseDatabaseCache)
+        self._is_exact = isinstance(self._cache, FileBasedCache | LocMemCache)
 
     def open(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None:
         record, now = self._found(key, transport), _now()
@@ -431,7 +438,7 @@ class CacheStore:
             _asking(self._cache.delete, name)
             return
         last = max(context.gone for context in contexts.values())
-        _asking(self._cache.set, name, contexts, (min(last, session_gone) - now) / 1000)
+        self._keep(name, contexts, min(last, session_gone) - now)
 
     # What LocMem does otherwise.
 
@@ -447,7 +454,7 @@ class CacheStore:
             _asking(self._cache.delete, f"hs:t:{session_id}")
             return
         last = max([turns.until, *(alive for _, alive in turns.waiting)])
-        _asking(self._cache.set, f"hs:t:{session_id}", turns, (last - now) / 1000)
+        self._keep(f"hs:t:{session_id}", turns, last - now)
 
     @property
     def _cache(self) -> BaseCache:
@@ -475,9 +482,25 @@ class CacheStore:
     ) -> bool:
         """Store a session that was last used at ``seen``; False where ``new`` and it was there."""
         _, gone = record.lifetime(seen, idle)
-        write: Callable[..., Any] = self._cache.add if new else self._cache.set
-        written = _asking(write, _key(session_id), record, (gone - _now()) / 1000)
-        return bool(written) or not new
+        name, ms = _key(session_id), gone - _now()
+        if new:
+            return bool(_asking(self._cache.add, name, record, self._seconds(ms)))
+        self._keep(name, record, ms)
+        return True
+
+    def _keep(self, name: str, value: object, ms: int) -> None:
+        """Store ``value`` for so long, under the session's lock.
+
+        Raises ``SessionUnavailable`` where it is not kept: Django's database cache tells nobody
+        that the database refused, nor does every client of memcached.
+        """
+        _asking(self._cache.set, name, value, self._seconds(ms))
+        if not self._is_exact and ms > 0 and _asking(self._cache.get, name) != value:
+            raise SessionUnavailable(f"The cache {self.alias!r} has not kept what it was given.")
+
+    def _seconds(self, ms: int) -> float:
+        """For how long to have the cache keep something: most count in whole seconds, and cut."""
+        return ms / 1000 if self._is_exact or ms <= 0 else math.ceil(ms / 1000) + 1
 
     def _delete(self, session_id: str) -> bool:
         # Some caches keep what expired until it is asked for, and delete it as if it were there.
@@ -487,7 +510,9 @@ class CacheStore:
         return there
 
     def _locked(self, session_id: str) -> AbstractContextManager[None]:
-        return _cache_lock(self._cache, f"hs:l:{session_id}")
+        cache = self._cache
+        lock = _file_lock if isinstance(cache, FileBasedCache) else _cache_lock
+        return lock(cache, f"hs:l:{session_id}")
 
     def _seen(self, session_id: str, record: Record) -> LiveSession:
         idle = conf.HEADER_SESSIONS_IDLE_TIMEOUT * 1000
@@ -501,16 +526,45 @@ class CacheStore:
         )
 
 
-@contextmanager
-def _cache_lock(cache: BaseCache, name: str) -> Iterator[None]:
-    token = secrets.token_hex(8)
+def _had(name: str, take: Callable[[], T | None]) -> T:
+    """What ``take`` gives once it gives something; the lock of this name."""
     give_up = time.monotonic() + LEASE
     pause = 0.001
-    while not _asking(cache.add, name, token, LEASE):
+    while not (taken := _asking(take)):
         if time.monotonic() > give_up:
             raise SessionUnavailable(f"The lock {name} could not be had in {LEASE} seconds.")
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
+    return taken
+
+
+@contextmanager
+def _file_lock(cache: Any, name: str) -> Iterator[None]:
+    """Beside the cache's files. It is its holder's until that lets go of it, or is no more."""
+    _asking(cache._createdir)
+    path = f"{cache._key_to_file(name)}.lock"
+
+    def take() -> ExitStack | None:
+        with ExitStack() as stack:
+            file = stack.enter_context(open(path, "a"))
+            if locks.lock(file, locks.LOCK_EX | locks.LOCK_NB):
+                # Who had it before has removed it: nobody else will come to the same one.
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                        return stack.pop_all()
+        return None
+
+    with _had(name, take):
+        try:
+            yield
+        finally:
+            _asking(os.unlink, path)
+
+
+@contextmanager
+def _cache_lock(cache: BaseCache, name: str) -> Iterator[None]:
+    token = secrets.token_hex(8)
+    _had(name, lambda: cache.add(name, token, LEASE))
     try:
         yield
     finally:

@@ -210,7 +210,8 @@ class Server:
         try:
             # What is idle may lead to a server that hangs, or that is no primary any more.
             self._leave()
-            self.client.execute_command("PING")
+            # While its writes are paused, for a failover, it answers PING and holds up all scripts.
+            self.client.execute_command("EVAL", "return 1", 0)
         except NoPermissionError:
             pass  # an answer is an answer
         except RedisError as error:
@@ -373,7 +374,12 @@ def raw_client(cache: BaseCache) -> Any:
     """The redis-py client of the primary behind ``cache``."""
     inner = getattr(cache, "client", None)
     if inner is not None:
-        return inner.get_client(write=True)
+        try:
+            return inner.get_client(write=True)
+        except NotImplementedError as error:
+            raise ImproperlyConfigured(
+                f"{type(inner).__name__} has no one client: sessions need a CLIENT_CLASS that has."
+            ) from error
     return cache._cache.get_client(None, write=True)  # type: ignore[attr-defined]
 
 

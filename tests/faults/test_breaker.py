@@ -265,6 +265,22 @@ async def test_both_sides_share_the_breaker(store: Failing) -> None:
     assert (await native("read")).took < TIMEOUT
 
 
+async def test_while_writes_are_paused_no_probe_passes(store: Failing, caller: Caller) -> None:
+    """As for a failover: what only reads is answered, and every script of ours waits."""
+    await caller.started()
+    store.valkey.client.client_pause(4000, all=False)
+    first = await caller("read")
+    await asyncio.sleep(0.5)  # ten probes
+    second = await caller("read")
+    assert (first.status, second.status) == (503, 503)
+    assert first.took >= TIMEOUT
+    # No probe has passed meanwhile, so that nobody waits again.
+    assert second.took < TIMEOUT
+    store.valkey.client.client_unpause()
+    await until(lambda: registry.health().usable)
+    assert (await caller("read")).status == 200
+
+
 @pytest.mark.parametrize("mode", ["sync", "async"])
 async def test_a_client_without_free_connections_is_no_outage_of_the_store(
     failing: Failing, settings: Any, mode: str

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from django.core.checks import Error, Warning
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import AsyncClient, Client
 
 from django_header_sessions.stores import get_store
@@ -65,7 +67,27 @@ RAISED: dict[str, list[dict[str, Any]]] = {
         redis_cache("redis://mymaster/0?is_master=0", **TIMEOUTS),
     ],
     "E022": [{"HEADER_SESSIONS_RETRY_AFTER": value} for value in (-1, 1.5, "1", None, True)],
-    "E023": [{"HEADER_SESSIONS_BREAKER_SECONDS": value} for value in (-1, "1", None, True)],
+    "E023": [
+        {"HEADER_SESSIONS_BREAKER_SECONDS": value}
+        for value in (-1, "1", None, True, float("inf"), float("nan"))
+    ],
+    "E024": [
+        redis_cache(**TIMEOUTS, CONNECTION_POOL_KWARGS={"decode_responses": True}),
+        redis_cache(
+            backend=BUILT_IN, socket_timeout=1, socket_connect_timeout=1, decode_responses=True
+        ),
+    ],
+    "E025": [
+        redis_cache([URL, URL], **TIMEOUTS, CLIENT_CLASS="django_redis.client.ShardClient"),
+    ],
+    "W024": [
+        redis_cache(**TIMEOUTS, SENTINELS=[("h", 1)]),
+        redis_cache(**TIMEOUTS, SENTINELS=[("h", 1)], SENTINEL_KWARGS={"socket_timeout": 1}),
+    ],
+    "W025": [
+        redis_cache(**TIMEOUTS, CLOSE_CONNECTION=True),
+        redis_cache(**TIMEOUTS) | {"DJANGO_REDIS_CLOSE_CONNECTION": True},
+    ],
 }
 NOT_RAISED: dict[str, list[dict[str, Any]]] = {
     "W020": [
@@ -91,6 +113,18 @@ NOT_RAISED: dict[str, list[dict[str, Any]]] = {
     ],
     "E022": [{"HEADER_SESSIONS_RETRY_AFTER": value} for value in (0, 30)],
     "E023": [{"HEADER_SESSIONS_BREAKER_SECONDS": value} for value in (0, 0.5, 5)],
+    "E024": [redis_cache(**TIMEOUTS, CONNECTION_POOL_KWARGS=None)],
+    "E025": [redis_cache(**TIMEOUTS, CLIENT_CLASS="django_redis.client.HerdClient")],
+    "W024": [
+        redis_cache(
+            **TIMEOUTS,
+            SENTINELS=[("h", 1)],
+            SENTINEL_KWARGS={"socket_timeout": 1, "socket_connect_timeout": 1},
+        ),
+    ],
+    "W025": [
+        redis_cache(**TIMEOUTS, CLOSE_CONNECTION=False) | {"DJANGO_REDIS_CLOSE_CONNECTION": True},
+    ],
 }
 
 
@@ -129,6 +163,22 @@ def test_what_is_near_a_danger_is_none(
 ) -> None:
     prepare(settings, monkeypatch, overrides)
     assert number not in raised()
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_a_table_of_a_database_that_takes_back_what_a_failed_request_did_is_none_for_sessions(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, atomic: bool
+) -> None:
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", atomic)
+    assert "E026" not in raised()
+    override(settings, cache("django.core.cache.backends.db.DatabaseCache", LOCATION="sessions"))
+    assert ("E026" in raised()) is atomic
+
+
+def test_a_client_that_spreads_sessions_over_servers_is_told_so(settings: Any) -> None:
+    override(settings, redis_cache([URL], CLIENT_CLASS="django_redis.client.ShardClient"))
+    with pytest.raises(ImproperlyConfigured, match="ShardClient"):
+        get_store("default")
 
 
 def doctor(*options: str) -> tuple[str, str]:

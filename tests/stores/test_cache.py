@@ -6,26 +6,30 @@ import fcntl
 import os
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import pytest
-from django.core.cache import caches
+from django.core.cache import BaseCache, caches
 from django.core.cache.backends.filebased import FileBasedCache
 from django.core.management import call_command
 from time_machine import TimeMachineFixture
 
 from django_header_sessions.exceptions import (
+    LeaseExpired,
     ListingNotSupported,
     SessionEnded,
     SessionSuperseded,
     SessionUnavailable,
 )
 from django_header_sessions.fields import Changes
-from django_header_sessions.keys import make
+from django_header_sessions.keys import SessionKey, make
 from django_header_sessions.stores import cache as cache_module
-from django_header_sessions.stores.base import Commit, Draft, Expiry
+from django_header_sessions.stores.base import Commit, Draft, Expiry, Opened
 
 from .bench import FileBench, open_store
 from .contract import HOUR, TERMS, RaceContract, StoreContract, Verbs, near
@@ -34,15 +38,33 @@ from .sharing import ContextContract, ContextRaceContract, LockContract
 FILES = "django.core.cache.backends.filebased.FileBasedCache"
 
 
-class AtomicFileCache(FileBasedCache):
-    """Files with an ``add`` that is atomic, as memcached's is; Django's own here is not."""
+class Elsewhere(BaseCache):
+    """A cache of another kind, as memcached is: ``add`` is atomic, and times are cut to seconds."""
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        self._folder = location
+        self._files = FileBasedCache(location, params)
 
     def add(self, key: Any, value: Any, timeout: Any = 300, version: int | None = None) -> bool:
-        os.makedirs(self._dir, 0o700, exist_ok=True)  # type: ignore[attr-defined]
-        with open(os.path.join(self._dir, "lock"), "w") as lock:  # type: ignore[attr-defined]
+        os.makedirs(self._folder, 0o700, exist_ok=True)
+        with open(os.path.join(self._folder, "lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            added: bool = super().add(key, value, timeout, version)
+            added: bool = self._files.add(key, value, _whole(timeout), version)
             return added
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        return self._files.get(key, default, version)
+
+    def set(self, key: Any, value: Any, timeout: Any = 300, version: int | None = None) -> None:
+        self._files.set(key, value, _whole(timeout), version)
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        return bool(self._files.delete(key, version))
+
+
+def _whole(timeout: float) -> float:
+    return timeout if timeout < 1 else int(timeout)
 
 
 def files(folder: Path, backend: str = FILES) -> dict[str, dict[str, Any]]:
@@ -56,16 +78,49 @@ class TestFiles(StoreContract, LockContract, ContextContract):
         return FileBench(open_store(), time_machine, tmp_path)
 
 
-class TestFilesTogether(RaceContract, ContextRaceContract):
-    """That changes are merged under a lock, on a cache whose ``add`` can serve as one."""
+ELSEWHERE = "tests.stores.test_cache.Elsewhere"
+
+
+class TestTogether(RaceContract, ContextRaceContract):
+    """That changes are merged under a lock: one on a file, and one that is an entry of a cache."""
 
     many = 8
     rounds = rotations = 10
 
-    @pytest.fixture
-    def bench(self, time_machine: TimeMachineFixture, settings: Any, tmp_path: Path) -> FileBench:
-        settings.CACHES = files(tmp_path, "tests.stores.test_cache.AtomicFileCache")
+    @pytest.fixture(params=[FILES, ELSEWHERE])
+    def bench(
+        self,
+        request: pytest.FixtureRequest,
+        time_machine: TimeMachineFixture,
+        settings: Any,
+        tmp_path: Path,
+    ) -> FileBench:
+        settings.CACHES = files(tmp_path, request.param)
         return FileBench(open_store(), time_machine, tmp_path)
+
+
+@pytest.mark.parametrize("backend", [FILES, ELSEWHERE])
+def test_a_session_that_was_ended_beside_a_commit_does_not_come_back(
+    backend: str, settings: Any, tmp_path: Path
+) -> None:
+    settings.CACHES = files(tmp_path, backend)
+    store = open_store()
+    for _ in range(40):
+        key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
+        barrier = threading.Barrier(2)
+
+        def commit(key: SessionKey = key, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait(10)
+            with suppress(SessionEnded):
+                store.commit(key, "header", TERMS, Commit(Changes(set={"a": b"2"})))
+
+        thread = threading.Thread(target=commit)
+        thread.start()
+        barrier.wait(10)
+        assert store.end(key.id)
+        thread.join()
+        assert store.get(key.id) is None
+    assert not list(tmp_path.glob("*.lock*"))
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -135,6 +190,41 @@ async def test_a_bug_of_the_cache_is_not_taken_for_an_outage(verbs: Verbs, tmp_p
         await verbs.open(key)
 
 
+async def test_what_a_cache_did_not_keep_is_not_said_to_be(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Django's database cache does not tell where the database refused."""
+    settings.CACHES = files(tmp_path, ELSEWHERE)
+    store = open_store()
+    key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Elsewhere, "set", lambda *args, **kwargs: None)
+        with pytest.raises(SessionUnavailable, match="has not kept"):
+            store.commit(key, "header", TERMS, Commit(Changes(set={"a": b"2"})))
+        with pytest.raises(SessionUnavailable, match="has not kept"):
+            store.lock(key, "header", TERMS, "other.1", 60_000)
+    opened = store.open(key, "header", TERMS)
+    assert opened is not None
+    assert opened.fields == {"a": b"1"}
+
+
+def test_what_lives_for_less_than_a_second_does_not_end_before_its_time(
+    settings: Any, tmp_path: Path, time_machine: TimeMachineFixture
+) -> None:
+    settings.CACHES = files(tmp_path, ELSEWHERE)
+    store = open_store()
+    time_machine.move_to(datetime(2030, 1, 1, 12, 0, 0, 900_000, tzinfo=UTC), tick=False)
+    draft = Draft("header", {"a": b"1"}, expiry=Expiry("idle", 900))
+    key, _ = store.create(draft, TERMS)
+    assert isinstance(store.lock(key, "header", TERMS, "other.1", 900), Opened)
+    time_machine.shift(timedelta(seconds=0.8))
+    commit = Commit(Changes(set={"a": b"2"}), ticket="other.1")
+    store.commit(key, "header", TERMS, commit)
+    time_machine.shift(timedelta(seconds=0.2))
+    with pytest.raises(LeaseExpired):
+        store.commit(key, "header", TERMS, commit)
+
+
 # The lock. Its lease is shortened for the tests.
 
 
@@ -150,7 +240,7 @@ def lease(monkeypatch: pytest.MonkeyPatch) -> float:
 
 
 def test_a_lock_is_waited_for(settings: Any, tmp_path: Path) -> None:
-    settings.CACHES = files(tmp_path)
+    settings.CACHES = files(tmp_path, ELSEWHERE)
     store = open_store()
     key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
     held(key.id, 60)
@@ -172,7 +262,7 @@ def test_a_lock_is_waited_for(settings: Any, tmp_path: Path) -> None:
 
 
 def test_a_server_that_died_does_not_lock_a_session_for_ever(settings: Any, tmp_path: Path) -> None:
-    settings.CACHES = files(tmp_path)
+    settings.CACHES = files(tmp_path, ELSEWHERE)
     store = open_store()
     key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
     held(key.id, 0.05)
@@ -183,7 +273,7 @@ def test_a_server_that_died_does_not_lock_a_session_for_ever(settings: Any, tmp_
 def test_a_lock_that_cannot_be_had_is_unavailable_and_changes_nothing(
     settings: Any, tmp_path: Path, lease: float
 ) -> None:
-    settings.CACHES = files(tmp_path)
+    settings.CACHES = files(tmp_path, ELSEWHERE)
     store = open_store()
     key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
     held(key.id, 60)
@@ -201,7 +291,7 @@ def test_a_lock_that_cannot_be_had_is_unavailable_and_changes_nothing(
 def test_who_stalled_beyond_the_lease_does_not_take_the_lock_of_the_next(
     settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.CACHES = files(tmp_path)
+    settings.CACHES = files(tmp_path, ELSEWHERE)
     store = open_store()
     key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
     read = store._read  # type: ignore[attr-defined]
@@ -216,6 +306,41 @@ def test_who_stalled_beyond_the_lease_does_not_take_the_lock_of_the_next(
     monkeypatch.setattr(store, "_read", stall)
     store.commit(key, "header", TERMS, Commit(Changes(set={"a": b"2"})))
     assert caches["default"].get(lock) == "the next"
+
+
+@contextmanager
+def file_held(folder: Path, session_id: str) -> Iterator[Path]:
+    cache: Any = caches["default"]
+    path = Path(f"{cache._key_to_file(f'hs:l:{session_id}')}.lock")
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield path
+
+
+def test_a_lock_on_a_file_is_waited_for_and_no_lease_takes_it_away(
+    settings: Any, tmp_path: Path, lease: float
+) -> None:
+    settings.CACHES = files(tmp_path)
+    store = open_store()
+    key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
+    with file_held(tmp_path, key.id) as path:
+        with pytest.raises(SessionUnavailable, match="lock"):
+            store.end(key.id)
+        assert path.exists()
+        thread = threading.Thread(
+            target=store.commit, args=(key, "header", TERMS, Commit(Changes(set={"a": b"2"})))
+        )
+        thread.start()
+        # Its holder lets go of it as others do, and they come to it anew.
+        path.unlink()
+    thread.join()
+    opened = store.open(key, "header", TERMS)
+    assert opened is not None
+    assert opened.fields == {"a": b"2"}
+    # One that was left by a process that is no more is nobody's.
+    path.touch()
+    assert store.end(key.id)
+    assert not path.exists()
 
 
 # A database.
@@ -264,6 +389,25 @@ def test_a_table_in_the_database_keeps_sessions(database: str) -> None:
         store.commit(new, "header", TERMS, Commit())
     with pytest.raises(ListingNotSupported):
         store.count()
+
+
+def test_a_write_that_the_database_refused_is_not_said_to_be_done(database: str) -> None:
+    """As SQLite does where two write at once; Django's cache tells nobody."""
+    from django.db import OperationalError, connection
+
+    def refuse(execute: Any, sql: str, *args: Any) -> Any:
+        if sql.startswith("UPDATE"):
+            raise OperationalError("database is locked")
+        return execute(sql, *args)
+
+    store = open_store()
+    key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
+    new = Commit(Changes(set={"a": b"2"}), rotate_to=make(key.id))
+    with connection.execute_wrapper(refuse), pytest.raises(SessionUnavailable):
+        store.commit(key, "header", TERMS, new)
+    opened = store.open(key, "header", TERMS)
+    assert opened is not None
+    assert opened.fields == {"a": b"1"}
 
 
 def test_a_database_that_fails_is_unavailable(database: str) -> None:
