@@ -20,7 +20,7 @@ from django.contrib.admin.utils import quote, unquote
 from django.contrib.auth import get_user_model, logout
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
-from django.db import router, transaction
+from django.db import connections, router, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
@@ -34,6 +34,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from . import registry
 from .conf import conf
 from .exceptions import ListingNotSupported, SessionUnavailable
+from .keys import is_id
 from .models import Session
 from .monitor.chart import Chart
 from .monitor.listing import listed
@@ -132,6 +133,8 @@ class SessionAdmin(ModelAdmin):
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Session | None:
         """What the history of a session goes by, ended or not."""
+        if not is_id(object_id):
+            return None
         known = LogEntry.objects.filter(
             object_id=object_id, content_type=ContentType.objects.get_for_model(Session)
         )
@@ -439,24 +442,26 @@ class SessionAdmin(ModelAdmin):
         """Ends ``some``, or a context of the one that they are, and writes to the admin's log who
         ended which session of whom; those that there were.
 
-        What cannot be written down is not ended, and what may have been ended is written down.
+        What cannot be written down is not ended, and what may have been ended is written down: so
+        the log comes first, and is mended. Not in one transaction with the ending, in which
+        receivers of ``session_ended`` are called: a query of theirs that fails would undo it.
         """
-        using = router.db_for_write(LogEntry)
+        entries = self._log(request, some, context)
         try:
-            with transaction.atomic(using=using):
-                self._log(request, some, context)
-                if context is None:
-                    gone = set(registry.end_many([one.id for one in some], REASON))
-                    ended = [one for one in some if one.id in gone]
-                else:
-                    ended = [one for one in some if registry.end_context(one.id, context)]
-                if ended != some:
-                    transaction.set_rollback(True, using=using)
+            if context is None:
+                gone = set(registry.end_many([one.id for one in some], REASON))
+                ended = [one for one in some if one.id in gone]
+            else:
+                ended = [one for one in some if registry.end_context(one.id, context)]
         except SessionUnavailable:
-            self._log(request, some, context, tried=True)
+            told = _told(some, users_of(some), context, tried=True)
+            for entry, tried in zip(entries, told, strict=True):
+                entry.change_message = tried
+            LogEntry.objects.bulk_update(entries, ["change_message"])
             raise
-        if ended != some:
-            self._log(request, ended, context)
+        wrong = [entry.pk for entry, one in zip(entries, some, strict=True) if one not in ended]
+        if wrong:
+            LogEntry.objects.filter(pk__in=wrong).delete()
         return ended
 
     def _ended(
@@ -477,25 +482,10 @@ class SessionAdmin(ModelAdmin):
         self,
         request: HttpRequest,
         sessions: Sequence[LiveSession],
-        context: str | None = None,
-        tried: bool = False,
-    ) -> None:
+        context: str | None,
+    ) -> list[LogEntry]:
         content_type = ContentType.objects.get_for_model(Session)
         users = users_of(sessions)
-        if context is not None:
-            text = _("Ended the context %(context)s in the session of %(user)s.")
-            if tried:
-                text = _(
-                    "Tried to end the context %(context)s in the session of %(user)s: the store "
-                    "went away, and did not say whether it had."
-                )
-        elif tried:
-            text = _(
-                "Tried to end the session of %(user)s (%(transport)s transport): the store went "
-                "away, and did not say whether it had."
-            )
-        else:
-            text = _("Ended the session of %(user)s (%(transport)s transport).")
         entries = [
             LogEntry(
                 user_id=cast("Any", request.user).pk,
@@ -503,19 +493,19 @@ class SessionAdmin(ModelAdmin):
                 object_id=one.id,
                 object_repr=_named(one, users)[:200],
                 action_flag=DELETION if context is None else CHANGE,
-                change_message=text
-                % {
-                    "user": _whose(one, users),
-                    "transport": transport_name(one.transport),
-                    "context": context,
-                },
+                change_message=text,
             )
-            for one in sessions
+            for one, text in zip(sessions, _told(sessions, users, context), strict=True)
         ]
-        if len(entries) == 1:
-            entries[0].save()  # with its signals, as Django does
-        else:
-            LogEntry.objects.bulk_create(entries)
+        using = router.db_for_write(LogEntry)
+        with transaction.atomic(using=using):
+            if len(entries) > 1 and connections[using].features.can_return_rows_from_bulk_insert:
+                LogEntry.objects.bulk_create(entries)
+            else:
+                # With its signals, as Django does; and on MySQL, which does not tell their keys.
+                for entry in entries:
+                    entry.save()
+        return entries
 
     # What the pages are made of.
 
@@ -681,6 +671,33 @@ def _without(fields: Iterable[Any], name: str) -> Iterator[Any]:
             yield [*_without(field, name)]
         elif field != name:
             yield field
+
+
+def _told(
+    sessions: Sequence[LiveSession],
+    users: dict[str, Any],
+    context: str | None,
+    *,
+    tried: bool = False,
+) -> Iterator[str]:
+    """What the log says of each that was ended; of each that may have been, where ``tried``."""
+    if context is not None:
+        text = _("Ended the context %(context)s in the session of %(user)s.")
+        if tried:
+            text = _(
+                "Tried to end the context %(context)s in the session of %(user)s: the store went "
+                "away, and did not say whether it had."
+            )
+    elif tried:
+        text = _(
+            "Tried to end the session of %(user)s (%(transport)s transport): the store went away, "
+            "and did not say whether it had."
+        )
+    else:
+        text = _("Ended the session of %(user)s (%(transport)s transport).")
+    for one in sessions:
+        transport = transport_name(one.transport)
+        yield text % {"user": _whose(one, users), "transport": transport, "context": context}
 
 
 def _whose(session: LiveSession, users: dict[str, Any]) -> str:

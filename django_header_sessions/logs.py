@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -29,10 +30,12 @@ itself."""
 # A sha1 in hexadecimal, such as the name of a commit, has as many characters. That a key looks
 # like one happens once in 10^14.
 _NO_SHA1 = r"(?![0-9a-f]{40}(?![a-z0-9]))"
-# A URL may write what stands before a key as %20, and the repr of a text as \n.
+# A URL may write what stands before a key as %20, and the repr of a text, or JSON, as \n, \xe9 or
+# \u00e9; a terminal's colour ends with an m.
 _BEFORE = (
     r"(?:(?<![a-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=%25[0-9A-Fa-f]{2})"
-    r"|(?<=\\[nrt])|(?<=\\x[0-9a-f]{2}))"
+    r"|(?<=\\[nrt])|(?<=\\x[0-9a-f]{2})|(?<=\\u[0-9a-f]{4})"
+    r"|(?<=\x1b\[[0-9]m)|(?<=\x1b\[[0-9]{2}m)|(?<=;[0-9]m)|(?<=;[0-9]{2}m))"
 )
 _KEY = rf"{_BEFORE}{_NO_SHA1}([a-z0-9]{{{ID_LENGTH}}})[a-z0-9]{{25}}(?![a-z0-9])"
 _TEXT, _BYTES = re.compile(_KEY), re.compile(_KEY.encode())
@@ -47,22 +50,24 @@ class SessionKeyFilter(logging.Filter):
 
     Looks at the message, at the traceback, and at the texts, bytes, mappings, lists and tuples
     that ``extra`` added; what these have under the session header's name is masked whatever it
-    looks like. Lets every record pass, and changes only one that has something to hide.
+    looks like. Lets every record pass, and changes only one that has something to hide, or that
+    cannot be looked at.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        # The arguments keep their places and their classes: formatters of servers count on it, and
+        # show some that the message has not.
+        record.msg = _surely(_masked, record.msg)
+        record.args = _surely(_masked, record.args)
         if _holds_key(record):
-            # The arguments keep their places and their classes: formatters of servers count on it.
-            record.msg = _masked(record.msg)
-            record.args = _masked(record.args)
-            if _holds_key(record):
-                # It is in an object of some other kind, whose text is all that can be masked.
-                record.msg, record.args = _masked(record.getMessage()), None
+            # It is in an object of some other kind, whose text is all that can be masked.
+            record.msg, record.args = _masked(record.getMessage()), None
         if extra := vars(record).keys() - _STANDARD:
             header = _header()
             for name in extra:
-                setattr(record, name, _entry(name, getattr(record, name), header))
-        if record.exc_info:
+                mask = partial(_entry, name, header=header)
+                setattr(record, name, _surely(mask, getattr(record, name)))
+        if isinstance(record.exc_info, tuple) and record.exc_info[0] is not None:
             # Another handler may have written it already.
             traceback = record.exc_text or logging.Formatter().formatException(record.exc_info)
             if _has_key(traceback):
@@ -71,6 +76,15 @@ class SessionKeyFilter(logging.Filter):
         record.exc_text = _masked(record.exc_text)
         record.stack_info = _masked(record.stack_info)
         return True
+
+
+def _surely(mask: Callable[[Any], Any], value: Any) -> Any:
+    """``value`` masked, or what says that it could not be: a logger must not fail over what another
+    thread changes, or over what cannot tell what it holds."""
+    try:
+        return mask(value)
+    except Exception as error:
+        return f"<{type(value).__name__} left out: {type(error).__name__}>"
 
 
 def _holds_key(record: logging.LogRecord) -> bool:
@@ -95,16 +109,17 @@ def _masked(value: Any, header: str = "", depth: int = DEPTH) -> Any:
     if not depth:
         return value
     if isinstance(value, Mapping):
-        changes = {
-            name: masked
-            for name, each in value.items()
-            if (masked := _entry(name, each, header, depth - 1)) is not each
-        }
-        if not changes:
+        held = list(value.items())
+        shown = [(_masked(name), _entry(name, each, header, depth - 1)) for name, each in held]
+        if all(a is b and c is d for (a, c), (b, d) in zip(shown, held, strict=True)):
             return value
-        changed = copy.copy(value) if isinstance(value, dict) else dict(value)
-        for name, masked in changes.items():
-            changed[name] = masked
+        if not isinstance(value, dict):
+            return dict(shown)
+        changed = copy.copy(value)
+        for (name, _), (new, masked) in zip(held, shown, strict=True):
+            if new is not name:
+                del changed[name]
+            changed[new] = masked
         return changed
     if type(value) in (list, tuple):
         if len(value) == 2 and isinstance(value[0], str | bytes):

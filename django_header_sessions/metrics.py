@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -51,7 +52,7 @@ class LiveSessions(Collector):
         )
         try:
             figures = sessions.overview()
-        except (ListingNotSupported, SessionUnavailable):
+        except (ListingNotSupported, SessionUnavailable, ImproperlyConfigured):
             return
         live = GaugeMetricFamily(
             "header_sessions_live", "Live sessions", labels=("transport", "signed_in")

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Literal, TypeVar
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from . import keys
@@ -208,13 +209,13 @@ async def acount() -> dict[Kind, int]:
     return await _store().acount()
 
 
-def count_of_users(users: Collection[str], most: int = MOST) -> int:
-    """How many live sessions the users with these primary keys (as text) have. It counts no further
-    than ``most``, however many there are, and looks at no session."""
+def count_of_users(users: Collection[object], most: int = MOST) -> int:
+    """How many live sessions these users have, given as such or by primary key. It counts no
+    further than ``most``, however many there are, and looks at no session."""
     return _run(_count_of_users(users, most))
 
 
-async def acount_of_users(users: Collection[str], most: int = MOST) -> int:
+async def acount_of_users(users: Collection[object], most: int = MOST) -> int:
     return await _arun(_count_of_users(users, most))
 
 
@@ -223,13 +224,13 @@ def page(
     after: Cursor | None = None,
     kinds: Collection[Kind] = (),
     backward: bool = False,
-    users: Collection[str] = (),
+    users: Collection[object] = (),
 ) -> Page:
     """At most ``limit`` live sessions and at most ``MOST``, latest to expire first; go on with
     ``after=page.next``. ``backward`` turns the list round. Raises ``ValueError``, as all that take
     a limit, where it is below 1.
 
-    ``users`` are the primary keys (as text) of those whose sessions alone are listed, and counted
+    ``users`` are those, or the primary keys of those whose sessions alone are listed, and counted
     as ``total``: ``OF_USERS`` at the most, and where they have more, it is left open which.
     """
     return _run(_page(limit, after, kinds, backward, users))
@@ -240,7 +241,7 @@ async def apage(
     after: Cursor | None = None,
     kinds: Collection[Kind] = (),
     backward: bool = False,
-    users: Collection[str] = (),
+    users: Collection[object] = (),
 ) -> Page:
     return await _arun(_page(limit, after, kinds, backward, users))
 
@@ -251,7 +252,7 @@ def search(
     after: Cursor | None = None,
     kinds: Collection[Kind] = (),
     backward: bool = False,
-    users: Collection[str] = (),
+    users: Collection[object] = (),
 ) -> Page:
     """At most ``limit`` live sessions for which ``matches`` is true.
 
@@ -267,7 +268,7 @@ async def asearch(
     after: Cursor | None = None,
     kinds: Collection[Kind] = (),
     backward: bool = False,
-    users: Collection[str] = (),
+    users: Collection[object] = (),
 ) -> Page:
     return await _arun(_search(matches, limit, after, kinds, backward, users))
 
@@ -311,14 +312,14 @@ async def aoverview() -> Overview:
     return await _arun(_overview())
 
 
-def of_user(user: str) -> list[LiveSession]:
-    """The live sessions of the user with this primary key (as text), oldest first; a thousand at
+def of_user(user: object) -> list[LiveSession]:
+    """The live sessions of this user, or the one with this primary key, oldest first; a thousand at
     the most, and where there are more, it is left open which."""
-    return _store().of_user(user)
+    return _store().of_user(_called(user))
 
 
-async def aof_user(user: str) -> list[LiveSession]:
-    return await _store().aof_user(user)
+async def aof_user(user: object) -> list[LiveSession]:
+    return await _store().aof_user(_called(user))
 
 
 def get(session_id: str) -> LiveSession | None:
@@ -407,16 +408,16 @@ async def aend_many(
 
 
 def end_user(
-    user: str, reason: str = "registry", progress: Progress | None = None
+    user: object, reason: str = "registry", progress: Progress | None = None
 ) -> list[LiveSession]:
-    """End all sessions of the user with this primary key (as text); those that there were."""
-    return _run(_end_user(user, reason, progress))
+    """End all sessions of this user, or the one with this primary key; those that there were."""
+    return _run(_end_user(_called(user), reason, progress))
 
 
 async def aend_user(
-    user: str, reason: str = "registry", progress: Progress | None = None
+    user: object, reason: str = "registry", progress: Progress | None = None
 ) -> list[LiveSession]:
-    return await _arun(_end_user(user, reason, progress))
+    return await _arun(_end_user(_called(user), reason, progress))
 
 
 def end_anonymous(
@@ -446,11 +447,12 @@ async def asweep(limit: int = BATCH) -> int:
 
 def health() -> Health:
     """Whether the store answers, as a request would learn it: asked of one server in one round
-    trip, and of none while all requests are refused anyway."""
+    trip, and of none while all requests are refused anyway. One that refuses our password is of no
+    use either."""
     store, start = _store(), time.perf_counter()
     try:
         store.exists(keys.make())
-    except SessionUnavailable as error:
+    except (SessionUnavailable, ImproperlyConfigured) as error:
         return Health(False, str(error), store.outages(), time.perf_counter() - start)
     return Health(True, "", store.outages(), time.perf_counter() - start)
 
@@ -459,7 +461,7 @@ async def ahealth() -> Health:
     store, start = _store(), time.perf_counter()
     try:
         await store.aexists(keys.make())
-    except SessionUnavailable as error:
+    except (SessionUnavailable, ImproperlyConfigured) as error:
         return Health(False, str(error), store.outages(), time.perf_counter() - start)
     return Health(True, "", store.outages(), time.perf_counter() - start)
 
@@ -476,6 +478,12 @@ def examine() -> list[Finding]:
 
 def _store() -> Store:
     return get_store(settings.SESSION_CACHE_ALIAS)
+
+
+def _called(user: object) -> str:
+    """What sessions call a user, who may be given as such or by the primary key."""
+    meta = getattr(user, "_meta", None)
+    return str(user if meta is None else meta.pk.value_to_string(user))
 
 
 def _check_limit(limit: int) -> None:
@@ -510,8 +518,8 @@ def _fields(opened: Opened | None) -> tuple[LiveSession, list[Field]] | None:
     ]
 
 
-def _count_of_users(users: Collection[str], most: int) -> Steps[int]:
-    return len((yield from _places(users, most)))
+def _count_of_users(users: Collection[object], most: int) -> Steps[int]:
+    return len((yield from _places(list(map(_called, users)), most)))
 
 
 def _places(users: Collection[str], most: int) -> Steps[list[tuple[Cursor, str]]]:
@@ -531,7 +539,7 @@ def _page(
     after: Cursor | None,
     kinds: Collection[Kind],
     backward: bool,
-    users: Collection[str],
+    users: Collection[object],
 ) -> Steps[Page]:
     _check_limit(limit)
     for _ in range(TRIES):
@@ -547,12 +555,13 @@ def _part(
     after: Cursor | None,
     kinds: Collection[Kind],
     backward: bool,
-    users: Collection[str],
+    users: Collection[object],
 ) -> Steps[Page]:
     if not users:
         page: Page = yield Verb("page", (limit, after, kinds, backward))
         return page
-    listed = yield from _places(users, OF_USERS)
+    called = list(map(_called, users))
+    listed = yield from _places(called, OF_USERS)
     order = sorted(
         ((place.expires, place.session_id, user) for place, user in listed), reverse=not backward
     )
@@ -561,7 +570,7 @@ def _part(
         order = [one for one in order if (one[:2] > left if backward else one[:2] < left)]
     here = order[:limit]
     there: dict[str, LiveSession] = {}
-    for user in users:
+    for user in called:
         ids = [session_id for _, session_id, whose in here if whose == user]
         found: list[LiveSession] = yield Verb("get_many", (ids, user))
         there |= {one.id: one for one in found if one.user == user and _is_of(kinds, one)}
@@ -584,7 +593,7 @@ def _search(
     after: Cursor | None,
     kinds: Collection[Kind],
     backward: bool,
-    users: Collection[str],
+    users: Collection[object],
 ) -> Steps[Page]:
     _check_limit(limit)
     found: list[tuple[Cursor, LiveSession]] = []

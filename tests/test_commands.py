@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -193,6 +194,8 @@ def test_show_masks_what_looks_like_a_secret(alice: User) -> None:
         assert secret not in text
     shown = json.loads(run("show", session_id, "--json"))
     assert {"name": "api_key", "size": 16} in shown["fields"]
+    (listed,) = json.loads(run("list", "--json"))["sessions"]
+    assert shown["size"] == listed["size"] == sum(field["size"] for field in shown["fields"])
     shown = json.loads(run("show", session_id, "--json", "--values"))
     values = {field["name"]: field["value"] for field in shown["fields"]}
     assert values["api_key"] == values["_auth_user_hash"] == "*" * 20
@@ -252,8 +255,8 @@ def test_a_password_that_is_refused_is_an_error_in_one_line(settings: Any) -> No
                 "LOCATION": f"redis://:wrong@127.0.0.1:{valkey.port}/0",
             }
         }
-        for verb in ("stats", "doctor"):
-            assert "refuses the user name or password" in str(refused(verb))
+        for verb in (["stats"], ["doctor"], ["watch", "--times", "2", "--every", "1"]):
+            assert "refuses the user name or password" in str(refused(*verb))
 
 
 @on_both
@@ -330,6 +333,8 @@ def test_a_walk_that_ends_nobody_says_how_far_it_is() -> None:
         ["end", "--user", "alice", "--anonymous-older-than", "7"],
         ["end", "--anonymous-older-than", "-1"],
         ["list", "--limit", "0"],
+        ["watch", "--every", "9" * 20],
+        ["end", "--anonymous-older-than", "9" * 20],
         ["list", "--limit", "x"],
         ["list", "--after", "x"],
         ["list", "--after", "1.AAAAAAAAAAAAAAA"],
@@ -504,8 +509,53 @@ def test_cron_sees_the_exit_status(outside: dict[str, str]) -> None:
     assert json.loads(done.stdout)["live"] == 2
     assert call("show", "x").returncode == 1
     # A crontab with a slip in it does not look like an alarm.
-    assert call("statz").returncode == 2
+    assert call("statz").returncode == call("end").returncode == 2
     assert call("stats", DJANGO_SETTINGS_MODULE="tests.alarmed").returncode == 3
+
+
+@pytest.mark.parametrize("verb", [["stats"], ["list"], ["watch", "--every", "1"]])
+def test_whoever_has_seen_enough_is_not_complained_to(
+    outside: dict[str, str], verb: list[str]
+) -> None:
+    start()
+    ended_at_once = f"{shlex.join([*COMMAND, *verb])} | head -c 1"
+    done = subprocess.run(
+        ["bash", "-c", f"{ended_at_once}; exit ${{PIPESTATUS[0]}}"],
+        env=outside,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert len(done.stdout) == 1
+    assert done.stderr == ""
+    assert done.returncode in (0, 1)
+
+
+def test_letters_that_an_output_does_not_have_are_replaced(outside: dict[str, str]) -> None:
+    start()
+    for verb in ("stats", "list"):
+        done = subprocess.run(
+            [*COMMAND, verb],
+            env=outside | {"PYTHONIOENCODING": "ascii"},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "?" in done.stdout or verb == "list"
+
+
+def test_a_project_without_users_has_its_sessions_listed(outside: dict[str, str]) -> None:
+    session_id = start()
+    done = subprocess.run(
+        [*COMMAND, "list"],
+        env=outside | {"DJANGO_SETTINGS_MODULE": "tests.userless"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert session_id in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(("settings_of", "status"), [("tests.settings", 0), ("tests.alarmed", 3)])

@@ -10,7 +10,8 @@ import logging.config
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -232,9 +233,85 @@ def test_a_traceback_without_one_is_left_to_the_formatter() -> None:
 
 
 def test_a_call_that_cannot_be_formatted_is_loggings_business() -> None:
+    """Which shows the arguments when it complains."""
     record = logging.makeLogRecord({"msg": "%d of %s", "args": (PLAIN,)})
     assert SessionKeyFilter().filter(record)
-    assert record.args == (PLAIN,)
+    assert record.args == (SHOWN,)
+
+
+@pytest.mark.parametrize(
+    ("message", "args"),
+    [
+        ("said %(a)s", {"a": 1, "{x-session-key}i": PLAIN}),
+        ("said %.16s", (PLAIN,)),
+    ],
+)
+def test_arguments_that_the_message_does_not_show_are_masked_too(
+    log: logging.Logger, kept: Kept, message: str, args: Any
+) -> None:
+    """Formatters take them from the record, as those of servers' own logs do."""
+    log.warning(message, args) if isinstance(args, dict) else log.warning(message, *args)
+    assert SECRET not in repr(kept.record.args)
+    assert SECRET not in kept.text
+
+
+class Telling:
+    """What fails to tell what it holds."""
+
+    def items(self) -> Any:
+        raise LookupError("It changes just now.")
+
+
+Mapping.register(Telling)
+
+
+def test_what_cannot_be_looked_at_is_left_out_and_fails_no_logger(
+    log: logging.Logger, kept: Kept
+) -> None:
+    log.warning("as %s is", PLAIN, extra={"stats": Telling(), "name_of": "x"})
+    assert kept.record.__dict__["stats"] == "<Telling left out: LookupError>"
+    assert kept.record.__dict__["name_of"] == "x"
+    assert kept.text == f"as {SHOWN} is"
+    SessionKeyFilter().filter(logging.makeLogRecord({"exc_info": True}))
+
+
+def test_a_mapping_that_another_thread_changes_fails_no_logger(
+    log: logging.Logger, kept: Kept
+) -> None:
+    shared: dict[int, Any] = {}
+    done = threading.Event()
+
+    def change() -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            shared[number] = "x"
+            shared.pop(number - 50, None)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(300):
+            log.warning("now", extra={"stats": shared})
+    finally:
+        done.set()
+        thread.join()
+    assert len(kept.records) == 300
+
+
+@pytest.mark.parametrize("before", ["\x1b[31m", "\x1b[1;31m", "\x1b[0m", r"\u5bc6", r"\u00e9"])
+def test_what_a_terminal_and_json_write_before_a_key_hides_none(before: str) -> None:
+    record = logging.makeLogRecord({"msg": f"{before}{PLAIN}\x1b[0m"})
+    SessionKeyFilter().filter(record)
+    assert record.msg == f"{before}{SHOWN}\x1b[0m"
+
+
+def test_a_key_that_is_a_name_in_a_mapping_is_masked() -> None:
+    told = {"before": 1, PLAIN: 2, "behind": 3}
+    record = logging.makeLogRecord({"msg": "", "seen": told})
+    SessionKeyFilter().filter(record)
+    assert record.__dict__["seen"] == {"before": 1, SHOWN: 2, "behind": 3}
+    assert PLAIN in told
 
 
 # As the documentation shows it.

@@ -299,6 +299,15 @@ def test_a_store_that_is_down_is_a_figure_and_not_a_failure(value: Value, settin
     settings.HEADER_SESSIONS_BREAKER_SECONDS = 0
 
 
+def test_a_store_that_refuses_our_password_is_a_figure_too(value: Value, settings: Any) -> None:
+    with Valkey() as server:
+        server.client.config_set("requirepass", "right")
+        url = server.url.replace("redis://", "redis://:wrong@")
+        settings.CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url}}
+        assert value("store_up") == 0
+        assert value("live", transport="header", signed_in="no") == 0
+
+
 def test_a_cache_that_cannot_list_still_counts(value: Value, settings: Any, tmp_path: Any) -> None:
     backend = "django.core.cache.backends.filebased.FileBasedCache"
     settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path)}}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
 from django.test import Client
 
 from django_header_sessions import registry
@@ -114,6 +115,21 @@ def test_it_finds_the_sessions_of_one_user(ask: Ask) -> None:
     assert {session.user for session in found} == {"7"}
     assert [session.created_ms for session in found] == sorted(s.created_ms for s in found)
     assert ask("of_user", "nobody") == []
+
+
+@pytest.mark.usefixtures("listing_store")
+@pytest.mark.parametrize("as_user", [False, True])
+def test_a_user_may_be_named_as_such_or_by_the_primary_key(ask: Ask, as_user: bool) -> None:
+    user = User(pk=7, username="ann")
+    named: Any = user if as_user else user.pk
+    ids = [start("7")[1].id for _ in range(2)]
+    start("8")
+    assert {session.id for session in ask("of_user", named)} == set(ids)
+    assert ask("count_of_users", [named]) == 2
+    assert {session.id for session in ask("page", users=[named]).sessions} == set(ids)
+    assert ask("search", lambda session: True, users=[named]).sessions
+    assert {session.id for session in ask("end_user", named)} == set(ids)
+    assert ask("of_user", named) == []
 
 
 @pytest.mark.usefixtures("any_store")

@@ -19,6 +19,9 @@ def users_of(sessions: Iterable[LiveSession]) -> dict[str, Any]:
 
 def users_by_id(ids: Iterable[str]) -> dict[str, Any]:
     """Those users who are there, by primary key as text."""
+    ids = set(ids)
+    if not ids:
+        return {}  # which a project without users can be told, too
     model: Any = get_user_model()
     keys = [key for text in ids if (key := _as(model._meta.pk, text)) is not None]
     if not keys:

@@ -28,6 +28,9 @@ LATEST = 2**53
 
 Places = Mapping[Kind, Cursor]
 
+LONGEST = 1000
+"""Characters that may be searched for."""
+
 _prefix = re.compile(r"[a-z0-9]{2,14}", re.ASCII).fullmatch
 _by_letters = {f"{kind.transport[0]}{kind.signed_in:d}": kind for kind in KINDS}
 
@@ -52,15 +55,18 @@ class Query:
 
     @classmethod
     def read(cls, parameters: Mapping[str, Any]) -> Query:
-        text = str(parameters.get("q", "")).replace("\0", "").strip()[:200]
+        text = str(parameters.get("q", "")).replace("\0", "").strip()
+        user = str(parameters.get("user", ""))
+        # Not a part of it, which may be somebody else's name.
+        wrong = max(len(text), len(user)) > LONGEST
+        text, user = ("", "") if wrong else (text, user)
         key = parse(text)
         query = cls(
             text=key.id if key else text,
-            user=str(parameters.get("user", ""))[:200],
+            user=user,
             refresh=parameters.get("refresh") == str(REFRESH),
             leaked=key is not None,
         )
-        wrong = False
         if transport := parameters.get("transport"):
             wrong |= transport not in TRANSPORTS
             query = replace(query, transport=transport if transport in TRANSPORTS else "")

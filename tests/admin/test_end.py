@@ -9,7 +9,7 @@ import pytest
 from django.conf import settings
 from django.contrib.admin.models import DELETION, LogEntry
 from django.contrib.auth.models import User
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 from django.test import Client
 
 from django_header_sessions import admin, registry
@@ -278,6 +278,34 @@ def test_what_somebody_else_ended_meanwhile_is_not_written_down(
     assert "3 sessions were ended." in response.content.decode()
     assert {entry[1] for entry in log()} == set(ids[:3])
     assert len(log()) == 3
+
+
+def test_what_a_receiver_does_to_the_database_undoes_no_word_of_the_log(
+    client: Client, ended: Any
+) -> None:
+    """Where a transaction was around both, one that failed took it back, and told nobody."""
+    in_transaction: list[bool] = []
+
+    def fail(**kwargs: Any) -> None:
+        in_transaction.append(len(connection.savepoint_ids) > before)
+        transaction.set_rollback(True)
+
+    before = len(connection.savepoint_ids)
+    ids = [start() for _ in range(2)]
+    chosen = {"action": "end_selected", "_selected_action": ids, "post": "yes"}
+    session_ended.connect(fail)
+    try:
+        client.post(LIST, chosen)
+    finally:
+        session_ended.disconnect(fail)
+        transaction.set_rollback(False)
+    assert in_transaction == [False, False]
+    assert {entry[1] for entry in log()} == set(ids)
+
+
+@pytest.mark.parametrize("name", ["%00", "x", "a" * 16])
+def test_the_history_of_what_is_no_id_is_none(client: Client, name: str) -> None:
+    assert client.get(f"{LIST}{name}/history/").status_code == 302
 
 
 def test_what_cannot_be_written_down_is_not_ended(client: Client, ended: Any) -> None:

@@ -343,6 +343,8 @@ def test_a_session_key_in_the_search_box_is_taken_out_of_the_address(client: Cli
         "?signed_in=perhaps",
         "?idle=7",
         "?idle=-1",
+        "?q=" + "x" * 1001,
+        "?user=" + "1" * 1001,
     ],
 )
 def test_an_address_that_makes_no_sense_shows_the_beginning_and_says_so(

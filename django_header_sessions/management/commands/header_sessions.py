@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from argparse import SUPPRESS, ArgumentTypeError
 from collections.abc import Callable, Collection, Iterator
@@ -24,8 +26,10 @@ from ...monitor.values import shown
 from ...monitor.words import agent, duration, printable, timestamp
 from ...registry import Cursor, LiveContext, LiveSession, Overview, Progress
 
-ALARMED = 3
-"""Exit status while an alarm stands: 1 is an error, and 2 a command line that makes no sense."""
+MISUSED, ALARMED = 2, 3
+"""Exit status of a command line that makes no sense, as argparse has it, and while an alarm stands;
+1 is an error."""
+BILLION = 10**9
 REASON = "command"
 STEP = 1000
 """Sessions after which a long work says how far it is, where it does not write to a terminal."""
@@ -81,6 +85,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, do: Callable[..., None], **options: Any) -> None:
         try:
             do(**options)
+            self.stdout.flush()
+        except BrokenPipeError:
+            # Whoever reads has seen enough. Python would complain of what is left, at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         except (SessionError, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
 
@@ -128,7 +137,8 @@ class Command(BaseCommand):
                 for row in rows
             ]
             inside = [context_json(context) for context in contexts]
-            self._json(session_json(session) | {"fields": listed, "contexts": inside})
+            whole = {"size": sum(row.size for row in rows), "fields": listed, "contexts": inside}
+            self._json(session_json(session) | whole)
             return
         for name, text in (
             ("session", session.id),
@@ -159,9 +169,10 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         if sum(map(bool, (ids, user is not None, anonymous_older_than))) != 1:
-            raise CommandError("Name ids, or --user, or --anonymous-older-than: one of them.")
+            text = "Name ids, or --user, or --anonymous-older-than: one of them."
+            raise CommandError(text, returncode=MISUSED)
         if context is not None and len(ids) != 1:
-            raise CommandError("--context takes the id of one session.")
+            raise CommandError("--context takes the id of one session.", returncode=MISUSED)
         missing: list[str] = []
         with self._progress(options, "{done} ended of {looked} looked at") as progress:
             if user is not None:
@@ -203,13 +214,13 @@ class Command(BaseCommand):
 
     def verb_watch(self, *, every: int, times: int | None, **options: Any) -> None:
         figures: Overview | None = None
-        outage: SessionUnavailable | None = None
+        outage: Exception | None = None
         try:
             while True:
                 # An outage is what somebody watches for: it does not end the watch.
                 try:
                     figures, outage = registry.overview(), None
-                except SessionUnavailable as error:
+                except (SessionUnavailable, ImproperlyConfigured) as error:
                     figures, outage = None, error
                 if options["json"]:
                     self._json(overview_json(figures) if figures else {"error": str(outage)})
@@ -262,7 +273,9 @@ class Command(BaseCommand):
                 self._say(line)
 
     def _say(self, line: str) -> None:
-        self.stdout.write(_printable(line))
+        # Of a terminal or a file of fewer letters than there are.
+        encoding = getattr(self.stdout, "encoding", None) or "utf-8"
+        self.stdout.write(_printable(line).encode(encoding, "replace").decode(encoding))
 
     def _json(self, value: Any) -> None:
         self.stdout.write(json.dumps(value))
@@ -316,8 +329,8 @@ def positive(text: str) -> int:
         number = int(text)
     except ValueError:
         number = 0
-    if number < 1:
-        raise ArgumentTypeError(f"{text!r} is no whole number from 1")
+    if not 1 <= number <= BILLION:
+        raise ArgumentTypeError(f"{text!r} is no whole number from 1 to {BILLION}")
     return number
 
 
