@@ -146,9 +146,11 @@ def keyed_headers(plain: type[Any]) -> type[Any]:
             return int(super().__len__()) + 1
 
         def on(self, headers: Any) -> KeyedHeaders:
-            """Other headers, with the same session key."""
-            name, value = self._session_header
-            return KeyedHeaders(plain(headers), name.decode("ascii"), value.decode("ascii"))
+            """Other headers, with the same session key, and not in a place where it is copied."""
+            name, value = (part.decode("ascii") for part in self._session_header)
+            bare = plain(headers)
+            bare.pop(name, None)
+            return KeyedHeaders(bare, name, value)
 
         def __repr__(self) -> str:
             return f"<{type(self).__name__} {plain(self)!r} and a session key>"

@@ -460,9 +460,10 @@ def test_a_client_with_the_hooks_of_one_session_serves_others_too(
     assert len(server.sessions) == 2
 
 
+@pytest.mark.parametrize("copied", ["Headers", "dict", "raw"])
 @pytest.mark.parametrize("hooks", [False, True])
 def test_who_replaces_the_headers_in_the_last_moment_takes_no_key_away(
-    hooks: bool, name: str, server: Server, other: Server
+    hooks: bool, copied: str, name: str, server: Server, other: Server
 ) -> None:
     """As tracing does, which adds one of its own."""
     module = importlib.import_module(f"django_header_sessions.clients.{name}")
@@ -470,7 +471,11 @@ def test_who_replaces_the_headers_in_the_last_moment_takes_no_key_away(
 
     class Traced(library.HTTPTransport):  # type: ignore[misc, name-defined]
         def handle_request(self, request: Any) -> Any:
-            headers = library.Headers(request.headers)
+            headers: Any = {
+                "Headers": lambda: library.Headers(request.headers),
+                "dict": lambda: library.Headers(dict(request.headers)),
+                "raw": lambda: library.Headers(request.headers.raw),
+            }[copied]()
             headers["traceparent"] = "00"
             request.headers = headers
             return super().handle_request(request)
