@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "http": {"engine"},
     "registry": {"conf", "exceptions", "fields", "keys", "signals", "steps", "stores"},
     "monitor": {"exceptions", "keys", "registry"},
-    "admin": {"conf", "exceptions", "models", "monitor", "registry"},
+    "admin": {"conf", "exceptions", "keys", "models", "monitor", "registry"},
     "management": {"conf", "exceptions", "keys", "monitor", "registry"},
     "metrics": {"exceptions", "observer", "registry", "signals"},
     "rest_framework": {
