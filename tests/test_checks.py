@@ -295,6 +295,16 @@ RAISED: dict[str, list[dict[str, Any]]] = {
     "W035": [
         shared(cache(LOCMEM), {"BACKEND": f"{__name__}.OwnLocMem"}),
         shared(redis("redis://h/0"), {"BACKEND": DJANGO_REDIS, "LOCATION": "redis://h/0"}),
+        *(
+            shared(redis("redis://localhost:6379/0"), {"BACKEND": DJANGO_REDIS, "LOCATION": same})
+            for same in (
+                "redis://127.0.0.1",
+                "redis://:secret@127.0.0.1:6379",
+                "redis://127.0.0.1/0?socket_timeout=1",
+                "rediss://localhost?db=0",
+            )
+        ),
+        shared(redis("unix:///r?db=1"), {"BACKEND": DJANGO_REDIS, "LOCATION": "unix:///r?db=1"}),
         shared(redis("redis://h/0"), {"BACKEND": BUILT_IN_REDIS, "LOCATION": ["redis://h/0"]}),
         shared(
             redis("redis://h/0"),
@@ -390,7 +400,13 @@ NOT_RAISED: dict[str, list[dict[str, Any]]] = {
     "W035": [
         shared(cache(LOCMEM), {"BACKEND": LOCMEM, "LOCATION": "pages"}),
         shared(cache(DUMMY), {"BACKEND": DUMMY}),
-        shared(redis("redis://h/0"), {"BACKEND": DJANGO_REDIS, "LOCATION": "redis://h/1"}),
+        *(
+            shared(redis("redis://h/0"), {"BACKEND": DJANGO_REDIS, "LOCATION": other})
+            for other in (
+                *("redis://h/1", "redis://h?db=1", "redis://h:6380/0", "redis://i/0"),
+                *("redis://h:x/0", "unix:///h"),
+            )
+        ),
         {"SESSION_CACHE_ALIAS": "nowhere"},
     ],
     "W036": [

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from django.conf import settings
 from django.core.cache import caches
@@ -206,7 +207,23 @@ def _place(config: dict[str, Any]) -> set[tuple[str, str]]:
     kind = next((path for path in (*LISTING, *CULLING) if subclasses(backend, path)), "")
     if kind == BUILT_IN_REDIS:
         kind = DJANGO_REDIS
-    return {(kind, url) for url in _locations(config)} if kind else set()
+    if not kind:
+        return set()
+    at = _server_and_database if kind == DJANGO_REDIS else str
+    return {(kind, at(url)) for url in _locations(config)}
+
+
+def _server_and_database(url: str) -> str:
+    """One text for all ways to write where on Redis a cache is."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 6379
+    except ValueError:
+        return url
+    if host is None:
+        return url
+    database = parts.path.strip("/") or parse_qs(parts.query).get("db", ["0"])[0]
+    return f"{'127.0.0.1' if host == 'localhost' else host}:{port}/{database}"
 
 
 def _locations(config: dict[str, Any]) -> list[str]:
