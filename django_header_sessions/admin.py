@@ -453,7 +453,7 @@ class SessionAdmin(ModelAdmin):
                 ended = [one for one in some if one.id in gone]
             else:
                 ended = [one for one in some if registry.end_context(one.id, context)]
-        except SessionUnavailable:
+        except Exception:
             told = _told(some, users_of(some), context, tried=True)
             for entry, tried in zip(entries, told, strict=True):
                 entry.change_message = tried

@@ -124,9 +124,8 @@ class SessionStore(SessionBase):
         self._expires_in: int | None = None
         self._user: str | None = None
         self._opened_key: SessionKey | None = None
-        self.is_sync = False
-        """Whether the async methods use the sync client, too: the loop of an async view inside a
-        WSGI server lives for that view alone, and a connection made in it would die with it."""
+        self.for_one_request = False
+        """Whether the event loop lives for this request alone, as inside a WSGI server."""
         self.turn = Turn()
         """What stores the session, or has its key sent, takes it."""
         super().__init__(session_key)
@@ -155,6 +154,12 @@ class SessionStore(SessionBase):
         return self._expires_in // 1000
 
     @property
+    def is_sync(self) -> bool:
+        """Whether the async methods ask in sync, too: a connection that is made in a loop for one
+        request would die with it."""
+        return self.for_one_request and not self._store.in_own_thread
+
+    @property
     def user_id(self) -> str | None:
         """Who is signed in, as the store knows it."""
         return self._user
@@ -173,7 +178,7 @@ class SessionStore(SessionBase):
         """A new session of this request, which a view may put in the place of this one: of the
         other transport, for who is to be handed a key for the cookie that was sent."""
         session = type(self)(transport=transport, origin=self._origin, refusal=self._refusal)
-        session.is_sync = self.is_sync
+        session.for_one_request = self.for_one_request
         return session
 
     # Opening.

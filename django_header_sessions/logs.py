@@ -58,7 +58,12 @@ class SessionKeyFilter(logging.Filter):
         # The arguments keep their places and their classes: formatters of servers count on it, and
         # show some that the message has not.
         record.msg = _surely(_masked, record.msg)
-        record.args = _surely(_masked, record.args)
+        if isinstance(record.args, tuple):
+            args = tuple(_surely(_masked, each) for each in record.args)
+            if any(one is not other for one, other in zip(args, record.args, strict=True)):
+                record.args = args
+        else:
+            record.args = _surely(_masked, record.args)
         if _holds_key(record):
             # It is in an object of some other kind, whose text is all that can be masked.
             record.msg, record.args = _masked(record.getMessage()), None

@@ -240,7 +240,7 @@ class HeaderSessionMiddleware(SessionMiddleware):
             refusal=SessionInsecure(PLAIN) if insecure(request) else None,
             context_name=context_of(request),
         )
-        session.is_sync = isinstance(request, WSGIRequest)
+        session.for_one_request = isinstance(request, WSGIRequest)
         return session
 
     def _is_ours(self, session: object) -> bool:
@@ -283,9 +283,13 @@ class HeaderSessionMiddleware(SessionMiddleware):
 
 
 def alone(exception: Exception) -> Exception:
-    """What an ``asyncio.TaskGroup`` makes a group of where one task failed: that task's own."""
-    while isinstance(exception, ExceptionGroup) and len(exception.exceptions) == 1:
-        (exception,) = exception.exceptions
+    """What an ``asyncio.TaskGroup`` makes a group of: the one of a task, or the first where all are
+    of sessions."""
+    while isinstance(exception, ExceptionGroup):
+        first, *others = exception.exceptions
+        if others and exception.split(ANSWERED)[1] is not None:
+            break
+        exception = first
     return exception
 
 

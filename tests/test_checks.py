@@ -141,6 +141,7 @@ DJANGO = "django.middleware."
 AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
 MESSAGES = "django.contrib.messages.middleware.MessageMiddleware"
 CSRF = f"{DJANGO}csrf.CsrfViewMiddleware"
+FILES = "django.core.cache.backends.filebased.FileBasedCache"
 DUMMY = "django.core.cache.backends.dummy.DummyCache"
 JSON = "django.contrib.sessions.serializers.JSONSerializer"
 STORAGES = "django.contrib.messages.storage"
@@ -407,6 +408,11 @@ NOT_RAISED: dict[str, list[dict[str, Any]]] = {
                 *("redis://h:x/0", "unix:///h"),
             )
         ),
+        shared(
+            cache(BUILT_IN_REDIS, LOCATION="redis://h", OPTIONS={"db": 1}),
+            {"BACKEND": BUILT_IN_REDIS, "LOCATION": "redis://h", "OPTIONS": {"db": 2}},
+        ),
+        shared(cache(FILES, LOCATION=Path("/a,c")), {"BACKEND": FILES, "LOCATION": Path("/b,c")}),
         {"SESSION_CACHE_ALIAS": "nowhere"},
     ],
     "W036": [

@@ -172,7 +172,7 @@ def ask(request: pytest.FixtureRequest, key: str) -> Callable[..., Awaitable[Any
 def held(key: str) -> Iterator[None]:
     """Somebody else has the session."""
     session = SessionStore(key, transport="header")
-    session.is_sync = True  # nobody else is in this event loop
+    session.for_one_request = True  # nobody else is in this event loop
     assert session.open()
     session.lock()
     try:

@@ -286,7 +286,7 @@ class Caller:
     def other(self) -> SessionStore:
         """The same session in another request."""
         session = SessionStore(self.key, transport=self.transport)
-        session.is_sync = True  # nobody else is in this event loop
+        session.for_one_request = True  # nobody else is in this event loop
         return session
 
     def free(self) -> bool:

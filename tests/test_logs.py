@@ -275,6 +275,13 @@ def test_what_cannot_be_looked_at_is_left_out_and_fails_no_logger(
     SessionKeyFilter().filter(logging.makeLogRecord({"exc_info": True}))
 
 
+def test_an_argument_that_cannot_be_looked_at_costs_no_other(
+    log: logging.Logger, kept: Kept
+) -> None:
+    log.warning("call %s of %s took %d ms", Telling(), PLAIN, 5)
+    assert kept.text == f"call <Telling left out: LookupError> of {SHOWN} took 5 ms"
+
+
 def test_a_mapping_that_another_thread_changes_fails_no_logger(
     log: logging.Logger, kept: Kept
 ) -> None:

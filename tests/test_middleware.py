@@ -18,6 +18,7 @@ from django.contrib.sessions.middleware import SessionMiddleware
 from django.contrib.sessions.serializers import JSONSerializer
 from django.core.cache import cache
 from django.core.exceptions import SynchronousOnlyOperation
+from django.core.management import call_command
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.urls import path
@@ -380,20 +381,45 @@ async def test_an_async_view_is_asked_in_the_loop_that_it_runs_in(
     assert answer["may_wait"]
 
 
+async def counts(request: HttpRequest) -> HttpResponse:
+    session: Any = request.session
+    await session.aset("n", 1)
+    await session.acycle_key()
+    return HttpResponse(await session.aincrement("m"))
+
+
+@pytest.mark.parametrize("inside", [(), ("async_inside",)])
+def test_a_table_of_a_database_keeps_sessions_of_async_views_under_wsgi(
+    settings: Any, transactional_db: None, inside: tuple[str, ...]
+) -> None:
+    """Which no event loop may ask."""
+    backend = "django.core.cache.backends.db.DatabaseCache"
+    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": "sessions_in_a_table"}}
+    call_command("createcachetable")
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, *(f"{__name__}.{each}" for each in inside)]
+    settings.ROOT_URLCONF = type("urls", (), {"urlpatterns": [path("", counts)]})
+    first = Client().get("/")
+    assert (first.status_code, first.content) == (200, b"1")
+    second = Client().get("/", headers={KEY: first[KEY]})
+    assert (second.status_code, second.content) == (200, b"2")
+
+
 # Errors that come in company.
 
 
 async def together(request: HttpRequest) -> HttpResponse:
-    async def fail(times: int) -> None:
+    async def fail(at: int) -> None:
+        if at == 2:
+            raise ZeroDivisionError
         raise SessionBusy("Somebody else has it.")
 
     async with asyncio.TaskGroup() as group:
-        for times in range(int(request.GET["times"])):
-            group.create_task(fail(times))
+        for at in range(int(request.GET["times"])):
+            group.create_task(fail(at))
     raise AssertionError
 
 
-@pytest.mark.parametrize(("times", "status"), [(1, 409), (2, 500)])
+@pytest.mark.parametrize(("times", "status"), [(1, 409), (2, 409), (3, 500)])
 async def test_what_a_task_of_a_group_let_pass_is_answered_as_what_a_view_lets_pass(
     settings: Any, times: int, status: int
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -76,7 +77,7 @@ def check_cache() -> Iterator[CheckMessage]:
     factory = _options(config).get("CONNECTION_FACTORY") or factory
     cluster = subclasses(factory, CLUSTER_FACTORY)
     buckets = conf.HEADER_SESSIONS_BUCKETS or (256 if cluster else 1)
-    if buckets != 1 and "{" in config.get("KEY_PREFIX", ""):
+    if buckets != 1 and "{" in str(config.get("KEY_PREFIX", "")):
         yield Error(
             f"The KEY_PREFIX of the cache {alias!r} holds a brace: on Redis Cluster all sessions "
             "would be in one slot, of one server.",
@@ -138,14 +139,18 @@ def check_redis() -> Iterator[CheckMessage]:
             id="header_sessions.E020",
         )
     if options.get("SENTINELS"):
-        of_sentinels = options.get("SENTINEL_KWARGS") or {}
-        names = " and ".join(name for name in TIMEOUTS if not of_sentinels.get(name))
-        if names:
+        of_sentinels = options.get("SENTINEL_KWARGS")
+        # Where there are none, redis-py takes over the time-outs of the connections.
+        missing = [name for name in TIMEOUTS if of_sentinels and not of_sentinels.get(name)]
+        if (of_sentinels or {}).get("retry", True):
+            missing.append("retry")
+        if missing:
+            names = " and ".join(missing)
             yield Warning(
-                f"The cache {alias!r} does not set {names} for its Sentinels, so one that hangs "
-                "holds up every thread for as long as redis-py likes.",
-                hint=f"Set {names} in OPTIONS['SENTINEL_KWARGS'] to a few seconds at the most, and "
-                "a retry of None.",
+                f"The cache {alias!r} does not set {names} for its Sentinels: redis-py waits for "
+                "one that hangs for as long as it likes, and asks it ten times more.",
+                hint='Set OPTIONS["SENTINEL_KWARGS"] = {"socket_connect_timeout": 1, '
+                '"socket_timeout": 1, "retry": None}.',
                 id="header_sessions.W024",
             )
     closing = getattr(settings, "DJANGO_REDIS_CLOSE_CONNECTION", False)
@@ -209,12 +214,16 @@ def _place(config: dict[str, Any]) -> set[tuple[str, str]]:
         kind = DJANGO_REDIS
     if not kind:
         return set()
-    at = _server_and_database if kind == DJANGO_REDIS else str
-    return {(kind, at(url)) for url in _locations(config)}
+    if kind != DJANGO_REDIS:
+        return {(kind, at) for at in _locations(config)}
+    options = _options(config)
+    database = str(options.get("db") or (options.get("CONNECTION_POOL_KWARGS") or {}).get("db", 0))
+    return {(kind, _server_and_database(url, database)) for url in _locations(config)}
 
 
-def _server_and_database(url: str) -> str:
-    """One text for all ways to write where on Redis a cache is."""
+def _server_and_database(url: str, database: str) -> str:
+    """One text for all ways to write where on Redis a cache is; ``database`` where the URL names
+    none."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 6379
@@ -222,7 +231,7 @@ def _server_and_database(url: str) -> str:
         return url
     if host is None:
         return url
-    database = parts.path.strip("/") or parse_qs(parts.query).get("db", ["0"])[0]
+    database = parts.path.strip("/") or parse_qs(parts.query).get("db", [database])[0]
     return f"{'127.0.0.1' if host == 'localhost' else host}:{port}/{database}"
 
 
@@ -231,7 +240,7 @@ def _locations(config: dict[str, Any]) -> list[str]:
     location = config.get("LOCATION") or ""
     if isinstance(location, list | tuple | set):
         return [str(each) for each in location]
-    return re.split("[;,]", str(location))
+    return [str(location)] if isinstance(location, Path) else re.split("[;,]", str(location))
 
 
 def _options(config: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +255,7 @@ def check_transactions() -> Iterator[CheckMessage]:
         return
     cache: Any = caches[alias]
     database = router.db_for_write(cache.cache_model_class)
-    if connections[database].settings_dict["ATOMIC_REQUESTS"]:
+    if database in connections and connections[database].settings_dict["ATOMIC_REQUESTS"]:
         yield Error(
             f"The cache {alias!r} of the sessions is a table of the database {database!r}, whose "
             "ATOMIC_REQUESTS takes back what a request that fails has done: a session that it "

@@ -139,6 +139,15 @@ def keyed_headers(plain: type[Any]) -> type[Any]:
                 return self._session_header[1].decode("ascii")
             return get_item(self, key)
 
+        def __setitem__(self, key: str, value: str) -> None:
+            # The key is where no copy takes it along, and stays there alone.
+            if key.lower() != self._session_name:
+                super().__setitem__(key, value)
+
+        def __delitem__(self, key: str) -> None:
+            if key.lower() != self._session_name:
+                super().__delitem__(key)
+
         def __contains__(self, key: Any) -> bool:
             return key.lower() == self._session_name or bool(super().__contains__(key))
 
@@ -182,7 +191,10 @@ def keyed_request(plain: type[Any]) -> type[Any]:
         def headers(self, headers: Any) -> None:
             keyed = self.__dict__["headers"]
             if hasattr(keyed, "on") and not isinstance(headers, type(keyed)):
-                headers = keyed.on(headers)
+                hop = self.extensions.get(SENT)
+                # Not where the request was turned to another host meanwhile.
+                if hop is not None and hop.session._is_ours(self):
+                    headers = keyed.on(headers)
             self.__dict__["headers"] = headers
 
         def __reduce__(self) -> Any:

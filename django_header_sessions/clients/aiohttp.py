@@ -136,6 +136,11 @@ class HeaderSession(Flow):
                     answered(response.status)
 
     def _among(self, client: aiohttp.ClientSession) -> tuple[aiohttp.ClientMiddlewareType, ...]:
-        """The client's own middlewares, which have no public name, with this one among them."""
-        own = tuple(client._middlewares)
-        return own if self in own else (self, *own)
+        """The client's own middlewares, which have no public name, with this one among them, and no
+        other session."""
+        own = [
+            each
+            for each in client._middlewares
+            if not isinstance(each, HeaderSession) or each is self
+        ]
+        return tuple(own if self in own else [self, *own])

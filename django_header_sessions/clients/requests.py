@@ -149,9 +149,18 @@ def wait(step: Wait) -> None:
             pause *= 2
 
 
+class Sent(SessionKey):
+    """A key on its way: of what is pickled or copied it leaves the id, which opens nothing."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        return str, (self.id,)
+
+
 def dress(session: HeaderSession, request: requests.PreparedRequest, held: Held) -> None:
     """Put the session header on a request, in a `str` whose repr is masked."""
-    request.headers[session.header] = SessionKey(held.value)
+    request.headers[session.header] = Sent(held.value)
 
 
 def redirected_to(response: requests.Response, request: requests.PreparedRequest) -> str | None:

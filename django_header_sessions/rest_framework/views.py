@@ -5,7 +5,8 @@ The key travels in the header alone: the middleware announces it, and no body ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.contrib.auth import authenticate, login, logout
@@ -76,12 +77,15 @@ class SessionView(GenericAPIView[Any]):
         if request.method not in self.allowed_methods:
             # Before anybody is asked to sign in for it.
             self.http_method_not_allowed(request, *args, **kwargs)
-        if request.method == "POST" and transport_of(request) == COOKIE:
-            read_body(request)  # before the CSRF check does
         super().initial(request, *args, **kwargs)
         if transport_of(request) == COOKIE:
             # DRF checks this only where somebody is signed in.
-            SessionAuthentication().enforce_csrf(request)
+            with reading_the_body():
+                SessionAuthentication().enforce_csrf(request)
+
+    def perform_authentication(self, request: Request) -> None:
+        with reading_the_body():  # as the CSRF check does
+            super().perform_authentication(request)
 
     def get_authenticate_header(self, request: Request) -> str:
         return HeaderSessionAuthentication().authenticate_header(request)
@@ -133,7 +137,9 @@ class SessionList(SessionView):
 
     def check_throttles(self, request: Request) -> None:
         if self._starts():
-            read_body(request)  # before throttles do
+            # Throttles would be the first to.
+            with reading_the_body():
+                request.data  # noqa: B018
         super().check_throttles(request)
 
     def get_serializer_class(self) -> type[BaseSerializer[Any]]:
@@ -258,12 +264,12 @@ class SessionDetail(SessionView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-def read_body(request: Request) -> None:
-    """Have the body parsed, and refused where it cannot be."""
+@contextmanager
+def reading_the_body() -> Iterator[None]:
+    """Refuses one that is nested too deeply: DRF's parser recurses, and lets anybody find out."""
     try:
-        request.data  # noqa: B018
+        yield
     except RecursionError:
-        # DRF's parser recurses, and lets anybody who can send a body find out.
         raise ParseError(_("The body is nested too deeply.")) from None
 
 

@@ -288,6 +288,9 @@ class Store(Protocol):
     lists: bool
     """Whether the listing verbs work; where not, they raise ``ListingNotSupported``."""
 
+    in_own_thread: bool
+    """Whether it is never asked in an event loop, but in the thread that the request has for it."""
+
     def open(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None:
         """The session of ``key``, its idle timeout begun anew; one round trip.
 

@@ -131,7 +131,7 @@ def _in_thread(
     @wraps(verb)
     async def twin(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
         # By its name: it may be overridden.
-        asked = sync_to_async(getattr(self, verb.__name__), thread_sensitive=self._in_own_thread)
+        asked = sync_to_async(getattr(self, verb.__name__), thread_sensitive=self.in_own_thread)
         return cast("T", await asked(*args, **kwargs))
 
     twin.__name__ = f"a{verb.__name__}"
@@ -148,7 +148,7 @@ class CacheStore:
         self._bell = Bell()
         # Connections to a database belong to the one thread of the request. Any other cache is
         # asked in another: sync code may wait there for what is asked here to be done.
-        self._in_own_thread = isinstance(self._cache, BaseDatabaseCache)
+        self.in_own_thread = isinstance(self._cache, BaseDatabaseCache)
         self._is_exact = isinstance(self._cache, FileBasedCache | LocMemCache)
 
     def open(self, key: SessionKey, transport: str, terms: Terms) -> Opened | None:
@@ -558,7 +558,9 @@ def _file_lock(cache: Any, name: str) -> Iterator[None]:
         try:
             yield
         finally:
-            _asking(os.unlink, path)
+            # Where that is not to be had, the next one to come locks the same file.
+            with suppress(OSError):
+                os.unlink(path)
 
 
 @contextmanager

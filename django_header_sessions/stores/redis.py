@@ -106,6 +106,7 @@ class RedisStore:
     """Keeps the sessions of one alias whose cache is django-redis's, or Django's own for Redis."""
 
     lists = True
+    in_own_thread = False
 
     def __init__(self, alias: str) -> None:
         cache = caches[alias]

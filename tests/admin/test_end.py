@@ -9,6 +9,7 @@ import pytest
 from django.conf import settings
 from django.contrib.admin.models import DELETION, LogEntry
 from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connection, transaction
 from django.test import Client
 
@@ -301,6 +302,21 @@ def test_what_a_receiver_does_to_the_database_undoes_no_word_of_the_log(
         transaction.set_rollback(False)
     assert in_transaction == [False, False]
     assert {entry[1] for entry in log()} == set(ids)
+
+
+def test_what_may_not_have_been_ended_is_not_said_to_be(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = start()
+
+    def refuse(*args: Any) -> Any:
+        raise ImproperlyConfigured("The session store refuses the password.")
+
+    monkeypatch.setattr(registry, "end_many", refuse)
+    with pytest.raises(ImproperlyConfigured):
+        client.post(page_of(session_id, "delete"), {"post": "yes"})
+    ((_, _, _, told),) = log()
+    assert told.startswith("Tried to end the session of nobody")
 
 
 @pytest.mark.parametrize("name", ["%00", "x", "a" * 16])

@@ -516,8 +516,55 @@ def test_an_answer_can_be_kept(library: str, server: Server) -> None:
             assert kept.json() == {"state": {"a": 1}}
             assert kept.request.method == "GET"
         assert client.get(server.url + "/state").status_code == 200
-    if library != "requests":
-        assert str(session.key).encode() not in pickle.dumps(answer.request)
+    assert str(session.key)[15:].encode() not in pickle.dumps(answer)
+
+
+def test_a_request_that_was_turned_to_another_host_takes_no_key_along(
+    name: str, server: Server, other: Server
+) -> None:
+    """As a transport does that goes elsewhere where a server is down."""
+    module = importlib.import_module(f"django_header_sessions.clients.{name}")
+    library = importlib.import_module(name)
+
+    class Elsewhere(library.HTTPTransport):  # type: ignore[misc, name-defined]
+        def handle_request(self, request: Any) -> Any:
+            if request.url.path == "/moved":
+                request.url = library.URL(other.url + "/x")
+                request.headers = library.Headers({"Host": request.url.netloc.decode()})
+            return super().handle_request(request)
+
+    session = module.HeaderSession()
+    with library.Client(transport=Elsewhere(), auth=session, base_url=server.url) as client:
+        client.patch("/state", json={})
+        client.get("/moved")
+    assert session.key is not None
+    assert [seen.sent for seen in other.seen] == [None]
+
+
+def test_a_hook_that_writes_headers_anew_gives_no_copy_of_the_key(
+    name: str, server: Server, other: Server
+) -> None:
+    module = importlib.import_module(f"django_header_sessions.clients.{name}")
+    library = importlib.import_module(name)
+
+    def strip(request: Any) -> None:
+        for header, value in list(request.headers.items()):
+            request.headers[header] = value.strip()
+        request.headers.update({**request.headers, "A": "b"})
+        request.headers.pop("X-Session-Key", None)
+
+    session = module.HeaderSession()
+    hooks = session.event_hooks
+    hooks["request"].append(strip)
+    server.on("GET", "/away", lambda seen: redirect(302, other.url + "/x"))
+    with library.Client(
+        auth=session, base_url=server.url, follow_redirects=True, event_hooks=hooks
+    ) as client:
+        client.patch("/state", json={})
+        client.get("/away")
+    assert server.seen[-1].sent == session.key
+    assert server.seen[-1].headers["A"] == "b"
+    assert [seen.sent for seen in other.seen] == [None]
 
 
 def test_headers_that_would_hand_the_key_on_are_refused() -> None:
@@ -756,6 +803,21 @@ async def test_a_stream_that_was_broken_off_is_not_repeated_by_aiohttp(form: boo
                 await client.post(url + "/x", data=data)
         answered.set()
     assert asked == 1
+
+
+async def test_aiohttp_ends_the_session_that_was_asked_and_not_that_of_the_client(
+    server: Server,
+) -> None:
+    ann, bob = sessions_aiohttp.HeaderSession(), sessions_aiohttp.HeaderSession()
+    server.on("DELETE", "/api/sessions/current/", lambda seen: Reply(204, headers=[(HEADER, "")]))
+    async with aiohttp.ClientSession(middlewares=[bob]) as client:
+        await client.patch(server.url + "/state", json={})
+        await client.patch(server.url + "/state", json={}, middlewares=(ann,))
+        key, kept = ann.key, bob.key
+        await ann.keep_alive(client)
+        await ann.end(client)
+    assert (ann.key, bob.key) == (None, kept)
+    assert [seen.sent for seen in server.of("/api/sessions/current/")] == [key, key]
 
 
 def test_what_aiohttp_can_send_twice() -> None:

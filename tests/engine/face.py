@@ -53,7 +53,7 @@ class Sessions:
         """What a request has that presents ``key``, before it touched its session."""
         session = SessionStore(key, transport=self.transport, **options)
         # As in a sync server, where no event loop is held up.
-        session.is_sync = self.half == "sync"
+        session.for_one_request = self.half == "sync"
         return Face(session, self.half)
 
     def again(self, face: Face) -> Face:

@@ -129,7 +129,7 @@ async def test_a_session_of_a_loop_that_will_not_last_never_connects_in_it(
 
     monkeypatch.setattr(redis.asyncio.ConnectionPool, "__init__", connect)
     session = SessionStore(transport=transport)
-    session.is_sync = True
+    session.for_one_request = True
     session.open()
     await session.aset("a", 1)
     await session.asave()
@@ -139,7 +139,7 @@ async def test_a_session_of_a_loop_that_will_not_last_never_connects_in_it(
     await found.aset("b", 1)
     await found.asave()
     found = SessionStore(session.session_key, transport=transport)
-    found.is_sync = True
+    found.for_one_request = True
     assert found.open()
     assert await found.aget("a") == 1
     await found.aflush()

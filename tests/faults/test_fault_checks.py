@@ -83,6 +83,11 @@ RAISED: dict[str, list[dict[str, Any]]] = {
     "W024": [
         redis_cache(**TIMEOUTS, SENTINELS=[("h", 1)]),
         redis_cache(**TIMEOUTS, SENTINELS=[("h", 1)], SENTINEL_KWARGS={"socket_timeout": 1}),
+        redis_cache(
+            **TIMEOUTS,
+            SENTINELS=[("h", 1)],
+            SENTINEL_KWARGS={"socket_timeout": 1, "socket_connect_timeout": 1},
+        ),
     ],
     "W025": [
         redis_cache(**TIMEOUTS, CLOSE_CONNECTION=True),
@@ -119,7 +124,7 @@ NOT_RAISED: dict[str, list[dict[str, Any]]] = {
         redis_cache(
             **TIMEOUTS,
             SENTINELS=[("h", 1)],
-            SENTINEL_KWARGS={"socket_timeout": 1, "socket_connect_timeout": 1},
+            SENTINEL_KWARGS={"socket_timeout": 1, "socket_connect_timeout": 1, "retry": None},
         ),
     ],
     "W025": [

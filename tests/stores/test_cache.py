@@ -343,6 +343,25 @@ def test_a_lock_on_a_file_is_waited_for_and_no_lease_takes_it_away(
     assert not path.exists()
 
 
+def test_a_lock_whose_file_stays_is_given_back_all_the_same(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where open files cannot be removed, or somebody has removed it."""
+    settings.CACHES = files(tmp_path)
+    store = open_store()
+    key, _ = store.create(Draft("header", {"a": b"1"}), TERMS)
+
+    def refuse(path: str) -> None:
+        raise PermissionError(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        for value in (b"2", b"3"):
+            store.commit(key, "header", TERMS, Commit(Changes(set={"a": value})))
+    assert len(list(tmp_path.glob("*.lock"))) == 1
+    assert store.end(key.id)
+
+
 # A database.
 
 
