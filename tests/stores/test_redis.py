@@ -528,7 +528,7 @@ async def test_all_works_with_the_rights_that_the_readme_gives_and_no_others(
 
 def test_who_may_not_be_asked_how_it_is_is_not_taken_for_ill(valkey: Valkey, settings: Any) -> None:
     valkey.client.acl_setuser(
-        "few", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", "-info", "-ping"]
+        "few", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", "-info", "-eval"]
     )
     settings.CACHES = django_redis(f"redis://few:pw@127.0.0.1:{valkey.port}/0")
     store: Any = open_store()
