@@ -450,19 +450,18 @@ class SessionAdmin(ModelAdmin):
         try:
             if context is None:
                 gone = set(registry.end_many([one.id for one in some], REASON))
-                ended = [one for one in some if one.id in gone]
             else:
-                ended = [one for one in some if registry.end_context(one.id, context)]
+                gone = {one.id for one in some if registry.end_context(one.id, context)}
         except Exception:
             told = _told(some, users_of(some), context, tried=True)
             for entry, tried in zip(entries, told, strict=True):
                 entry.change_message = tried
             LogEntry.objects.bulk_update(entries, ["change_message"])
             raise
-        wrong = [entry.pk for entry, one in zip(entries, some, strict=True) if one not in ended]
+        wrong = [entry.pk for entry in entries if entry.object_id not in gone]
         if wrong:
             LogEntry.objects.filter(pk__in=wrong).delete()
-        return ended
+        return [one for one in some if one.id in gone]
 
     def _ended(
         self, request: HttpRequest, ended: Sequence[LiveSession], back: str, before: int = 0
@@ -642,7 +641,7 @@ class SessionsOfUser(MixedIn):
 
     @admin.display(description=gettext_lazy("live sessions"))
     def live_sessions(self, user: Any) -> str:
-        user_id = user._meta.pk.value_to_string(user)
+        user_id = registry.user_key(user)
         try:
             count = registry.count_of_users([user_id], registry.MOST)
         except ListingNotSupported:

@@ -315,11 +315,11 @@ async def aoverview() -> Overview:
 def of_user(user: object) -> list[LiveSession]:
     """The live sessions of this user, or the one with this primary key, oldest first; a thousand at
     the most, and where there are more, it is left open which."""
-    return _store().of_user(_called(user))
+    return _store().of_user(user_key(user))
 
 
 async def aof_user(user: object) -> list[LiveSession]:
-    return await _store().aof_user(_called(user))
+    return await _store().aof_user(user_key(user))
 
 
 def get(session_id: str) -> LiveSession | None:
@@ -411,13 +411,13 @@ def end_user(
     user: object, reason: str = "registry", progress: Progress | None = None
 ) -> list[LiveSession]:
     """End all sessions of this user, or the one with this primary key; those that there were."""
-    return _run(_end_user(_called(user), reason, progress))
+    return _run(_end_user(user_key(user), reason, progress))
 
 
 async def aend_user(
     user: object, reason: str = "registry", progress: Progress | None = None
 ) -> list[LiveSession]:
-    return await _arun(_end_user(_called(user), reason, progress))
+    return await _arun(_end_user(user_key(user), reason, progress))
 
 
 def end_anonymous(
@@ -480,8 +480,8 @@ def _store() -> Store:
     return get_store(settings.SESSION_CACHE_ALIAS)
 
 
-def _called(user: object) -> str:
-    """What sessions call a user, who may be given as such or by the primary key."""
+def user_key(user: object) -> str:
+    """The primary key by which sessions know a user, who may be given as such or by it already."""
     meta = getattr(user, "_meta", None)
     return str(user if meta is None else meta.pk.value_to_string(user))
 
@@ -519,7 +519,7 @@ def _fields(opened: Opened | None) -> tuple[LiveSession, list[Field]] | None:
 
 
 def _count_of_users(users: Collection[object], most: int) -> Steps[int]:
-    return len((yield from _places(list(map(_called, users)), most)))
+    return len((yield from _places(list(map(user_key, users)), most)))
 
 
 def _places(users: Collection[str], most: int) -> Steps[list[tuple[Cursor, str]]]:
@@ -560,7 +560,7 @@ def _part(
     if not users:
         page: Page = yield Verb("page", (limit, after, kinds, backward))
         return page
-    called = list(map(_called, users))
+    called = list(map(user_key, users))
     listed = yield from _places(called, OF_USERS)
     order = sorted(
         ((place.expires, place.session_id, user) for place, user in listed), reverse=not backward

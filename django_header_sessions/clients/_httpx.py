@@ -176,10 +176,12 @@ def keyed_headers(plain: type[Any]) -> type[Any]:
     return KeyedHeaders
 
 
-def keyed_request(plain: type[Any]) -> type[Any]:
-    """A subclass of a library's `Request` that sends its session key whatever headers it is given.
+def keyed_request(plain: type[Any], keyed: type[Any]) -> type[Any]:
+    """A subclass of a library's `Request` that sends its session key whatever headers it is given,
+    and to its own origin alone.
 
-    Tracing gives it others in the last moment, copied from those that it had.
+    Tracing gives it others in the last moment, copied from those that it had; a transport may turn
+    it to another host where its own is down.
     """
 
     class KeyedRequest(plain):  # type: ignore[misc]
@@ -189,13 +191,27 @@ def keyed_request(plain: type[Any]) -> type[Any]:
 
         @headers.setter
         def headers(self, headers: Any) -> None:
-            keyed = self.__dict__["headers"]
-            if hasattr(keyed, "on") and not isinstance(headers, type(keyed)):
-                hop = self.extensions.get(SENT)
-                # Not where the request was turned to another host meanwhile.
-                if hop is not None and hop.session._is_ours(self):
-                    headers = keyed.on(headers)
+            had = self.__dict__["headers"]
+            if isinstance(had, keyed) and not isinstance(headers, keyed):
+                headers = had.on(headers)
             self.__dict__["headers"] = headers
+            self._keep_the_key_at_home()
+
+        @property
+        def url(self) -> Any:
+            return self.__dict__["url"]
+
+        @url.setter
+        def url(self, url: Any) -> None:
+            self.__dict__["url"] = url
+            self._keep_the_key_at_home()
+
+        def _keep_the_key_at_home(self) -> None:
+            hop = self.extensions.get(SENT)
+            if hop is not None and not hop.session._is_ours(self):
+                if isinstance(self.headers, keyed):
+                    self.__dict__["headers"] = hop.session._plain(self.headers)
+                hop.session._strip(self)
 
         def __reduce__(self) -> Any:
             # For who keeps answers: without the key.

@@ -31,6 +31,6 @@ class HeaderSession(HttpxSession, httpx.Auth):
     _plain = httpx.Headers
     _keyed = keyed_headers(httpx.Headers)
     _request = httpx.Request
-    _keyed_request = keyed_request(httpx.Request)
+    _keyed_request = keyed_request(httpx.Request, _keyed)
     _byte_stream = httpx.ByteStream
     _async_byte_stream = httpx.AsyncByteStream

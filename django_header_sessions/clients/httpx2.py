@@ -31,6 +31,6 @@ class HeaderSession(HttpxSession, httpx2.Auth):
     _plain = httpx2.Headers
     _keyed = keyed_headers(httpx2.Headers)
     _request = httpx2.Request
-    _keyed_request = keyed_request(httpx2.Request)
+    _keyed_request = keyed_request(httpx2.Request, _keyed)
     _byte_stream = httpx2.ByteStream
     _async_byte_stream = httpx2.AsyncByteStream

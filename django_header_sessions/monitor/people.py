@@ -9,7 +9,7 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db.models import IntegerField
 
-from ..registry import LiveSession
+from ..registry import LiveSession, user_key
 
 
 def users_of(sessions: Iterable[LiveSession]) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def users_by_id(ids: Iterable[str]) -> dict[str, Any]:
     if not keys:
         return {}
     found = model._default_manager.in_bulk(keys)
-    return {model._meta.pk.value_to_string(user): user for user in found.values()}
+    return {user_key(user): user for user in found.values()}
 
 
 def ids_named(name: str) -> list[str]:
@@ -37,7 +37,7 @@ def ids_named(name: str) -> list[str]:
     if value is None:
         return []
     users = model._default_manager.filter(**{model.USERNAME_FIELD: value})[:10]
-    return [model._meta.pk.value_to_string(user) for user in users]
+    return list(map(user_key, users))
 
 
 def _as(field: Any, text: str) -> Any:

@@ -8,7 +8,7 @@ from django.contrib.auth import get_user
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from ..registry import LiveSession
+from ..registry import LiveSession, user_key
 from ..resolvers import HEADER
 from .exceptions import SignedOut
 
@@ -47,10 +47,5 @@ class HeaderSessionAuthentication(BaseAuthentication):
         return "Session"
 
 
-def user_id(user: Any) -> str:
-    """The primary key of ``user`` as sessions keep it."""
-    return str(user._meta.pk.value_to_string(user))
-
-
 def _is(user: Any, of_session: str) -> bool:
-    return bool(getattr(user, "is_authenticated", False)) and user_id(user) == of_session
+    return bool(getattr(user, "is_authenticated", False)) and user_key(user) == of_session

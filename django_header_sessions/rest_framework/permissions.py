@@ -9,8 +9,8 @@ from rest_framework.exceptions import NotAuthenticated
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from ..registry import user_key
 from ..resolvers import COOKIE, HEADER, Transport
-from .authentication import user_id
 from .exceptions import NoSession
 
 
@@ -54,7 +54,7 @@ class SignedInBySession(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         live = getattr(request.session, "live", None)
         user = request.user  # None, where the project says so of nobody
-        if live is None or not (user and user.is_authenticated) or live.user != user_id(user):
+        if live is None or not (user and user.is_authenticated) or live.user != user_key(user):
             raise NotAuthenticated
         return True
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
+from django.core.cache import BaseCache
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -87,8 +88,9 @@ class SignInThrottle(SimpleRateThrottle):
             # It expired, or was thrown out, just now.
             self.cache.set(key, 1, self.duration)
             return 1
-        # Caches that cannot count store anew, for as long as they keep what says nothing.
-        self.cache.touch(key, self.duration)
+        if getattr(self.cache.incr, "__func__", None) is BaseCache.incr:
+            # Caches that cannot count store anew, for as long as they keep what says nothing.
+            self.cache.touch(key, self.duration)
         return count
 
     def wait(self) -> float:

@@ -30,9 +30,9 @@ from rest_framework.throttling import BaseThrottle
 from .. import registry
 from ..decorators import merged_session
 from ..problems import CONTENT_TYPE
-from ..registry import LiveSession
+from ..registry import LiveSession, user_key
 from ..resolvers import COOKIE
-from .authentication import HeaderSessionAuthentication, user_id
+from .authentication import HeaderSessionAuthentication
 from .exceptions import NoSession, NoSuchSession, SignedOut, WrongCredentials
 from .permissions import HasSession, SignedInBySession, SpeaksHeader, transport_of
 from .problems import handle
@@ -151,7 +151,7 @@ class SessionList(SessionView):
     def get_queryset(self) -> Any:
         # Of very many a store tells 1,000, which need not be the newest: the current one is added.
         own = session_of(self.request).live
-        found = {one.id: one for one in (own, *registry.of_user(user_id(self.request.user)))}
+        found = {one.id: one for one in (own, *registry.of_user(self.request.user))}
         return sorted(found.values(), key=lambda one: (one.created, one.id), reverse=True)
 
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -239,12 +239,12 @@ class SessionEndOthers(SessionView):
     serializer_class = EndedSerializer
 
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        user, own = user_id(request.user), session_of(request).session_key.id
+        own = session_of(request).session_key.id
         ended = 0
         # Until there are none, or somebody else is ending those that there are: of many sessions
         # the registry tells some at a time.
         while now := registry.end_many(
-            [one.id for one in registry.of_user(user) if one.id != own], OWNER
+            [one.id for one in registry.of_user(request.user) if one.id != own], OWNER
         ):
             ended += len(now)
         return Response({"ended": ended})
@@ -258,7 +258,7 @@ class SessionDetail(SessionView):
             logout(request._request)
             return Response(status=status.HTTP_204_NO_CONTENT)
         live = registry.get(session_id)
-        own = live is not None and live.user == user_id(request.user)
+        own = live is not None and live.user == user_key(request.user)
         if not own or not registry.end(session_id, OWNER):
             raise NoSuchSession
         return Response(status=status.HTTP_204_NO_CONTENT)

@@ -524,8 +524,10 @@ def test_an_answer_can_be_kept(library: str, server: Server) -> None:
         assert server.seen[-1].sent == session.id
 
 
+@pytest.mark.parametrize("first", ["url", "headers"])
+@pytest.mark.parametrize("copied", ["nothing", "pairs", "not replaced"])
 def test_a_request_that_was_turned_to_another_host_takes_no_key_along(
-    name: str, server: Server, other: Server
+    copied: str, first: str, name: str, server: Server, other: Server
 ) -> None:
     """As a transport does that goes elsewhere where a server is down."""
     module = importlib.import_module(f"django_header_sessions.clients.{name}")
@@ -534,8 +536,14 @@ def test_a_request_that_was_turned_to_another_host_takes_no_key_along(
     class Elsewhere(library.HTTPTransport):  # type: ignore[misc, name-defined]
         def handle_request(self, request: Any) -> Any:
             if request.url.path == "/moved":
-                request.url = library.URL(other.url + "/x")
-                request.headers = library.Headers({"Host": request.url.netloc.decode()})
+                url = library.URL(other.url + "/x")
+                headers = dict(request.headers) if copied == "pairs" else {}
+                headers["host"] = url.netloc.decode()
+                if first == "url":
+                    request.url = url
+                if copied != "not replaced":
+                    request.headers = library.Headers(headers)
+                request.url = url
             return super().handle_request(request)
 
     session = module.HeaderSession()

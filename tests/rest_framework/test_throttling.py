@@ -244,6 +244,17 @@ def test_a_cache_of_files_forgets_no_count_before_its_time(
         assert statuses(1) == [401]
 
 
+def test_a_cache_that_can_count_is_asked_no_more_than_that(
+    rates: dict[str, str | None], redis_cache: dict[str, Any], settings: Any, valkey: Any
+) -> None:
+    settings.CACHES = {"default": redis_cache}
+    statuses(1)
+    valkey.client.config_resetstat()
+    statuses(1)
+    asked = valkey.client.info("commandstats")
+    assert not {"cmdstat_expire", "cmdstat_pexpire"} & asked.keys()
+
+
 def test_the_cache_holds_neither_names_nor_addresses(
     rates: dict[str, str | None], redis_cache: dict[str, Any], settings: Any, valkey: Any
 ) -> None:
